@@ -1,0 +1,174 @@
+"""Tables of account assurance: setups, their stages, their events, and the intent to create an account in AWS."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, ForeignKey, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from server.database import Base, EnumText, NewId, Now, one_of
+
+
+class SetupKind(StrEnum):
+    CREATE = "CREATE"
+    ONBOARD = "ONBOARD"
+    REASSURE = "REASSURE"
+
+
+class SetupStatus(StrEnum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+
+
+LIVE = (SetupStatus.PENDING, SetupStatus.RUNNING, SetupStatus.WAITING)
+_LIVE_SQL = text("status IN ('PENDING', 'RUNNING', 'WAITING')")
+
+
+class StageStatus(StrEnum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+
+
+class StageErrorClass(StrEnum):
+    """TRANSIENT is retried without anybody's help, PERMANENT will fail again, NEEDS_PERSON says what somebody has to do."""
+
+    TRANSIENT = "TRANSIENT"
+    PERMANENT = "PERMANENT"
+    NEEDS_PERSON = "NEEDS_PERSON"
+
+
+class IntentState(StrEnum):
+    """How far one CreateAccount has come. CALLING found by a later lease means: the outcome of that call is unknown."""
+
+    INTENT = "INTENT"
+    CALLING = "CALLING"
+    REQUESTED = "REQUESTED"
+    DONE = "DONE"
+    FAILED = "FAILED"
+
+
+class StageDefinition(Base):
+    """A stage as the workers declare it; they write this table when they start, so the API need not import them."""
+
+    __tablename__ = "stage_definition"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    title: Mapped[str]
+    description: Mapped[str]
+    # [{"benchmark", "version", "id"}]
+    controls: Mapped[list[dict[str, str]]] = mapped_column(JSONB())
+    permissions: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    # The account roles whose setups have this stage.
+    roles: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+
+
+class Setup(Base):
+    __tablename__ = "setup"
+    __table_args__ = (
+        one_of("kind", SetupKind),
+        one_of("status", SetupStatus),
+        UniqueConstraint("tenancy_id", "id"),
+        Index("uq_setup_live", "account_id", unique=True, postgresql_where=_LIVE_SQL),
+        Index("ix_setup_due", "next_attempt_at", postgresql_where=_LIVE_SQL),
+        Index("ix_setup_account_id_requested_at_id", "account_id", "requested_at", "id"),
+        ForeignKeyConstraint(["tenancy_id", "account_id"], ["account.tenancy_id", "account.id"]),
+    )
+
+    id: Mapped[NewId]
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
+    account_id: Mapped[UUID]
+    kind: Mapped[SetupKind] = mapped_column(EnumText(SetupKind))
+    status: Mapped[SetupStatus] = mapped_column(EnumText(SetupStatus), default=SetupStatus.PENDING)
+    requested_at: Mapped[Now]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    # The lease: who works on it, until when, and the fencing token that every write compares first.
+    lease_owner: Mapped[str | None]
+    lease_token: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    lease_until: Mapped[datetime | None]
+    next_attempt_at: Mapped[Now]
+    # When a wake-up was last sent for it, and how many since the last claim.
+    hinted_at: Mapped[datetime | None]
+    hint_number: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+
+
+class Stage(Base):
+    """One step of a setup. Title and controls are copied from the definition: history does not change with the code."""
+
+    __tablename__ = "stage"
+    __table_args__ = (
+        one_of("status", StageStatus),
+        one_of("error_class", StageErrorClass),
+        UniqueConstraint("setup_id", "name"),
+        ForeignKeyConstraint(["tenancy_id", "setup_id"], ["setup.tenancy_id", "setup.id"]),
+    )
+
+    setup_id: Mapped[UUID] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
+    name: Mapped[str]
+    title: Mapped[str]
+    controls: Mapped[list[dict[str, str]]] = mapped_column(JSONB())
+    status: Mapped[StageStatus] = mapped_column(EnumText(StageStatus), default=StageStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    next_attempt_at: Mapped[datetime | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    error_class: Mapped[StageErrorClass | None] = mapped_column(EnumText(StageErrorClass))
+    error_aws_request_id: Mapped[str | None]
+
+
+class Event(Base):
+    """One change of a setup, with the rows as they were then: a replay shows what a subscriber of the time saw."""
+
+    __tablename__ = "event"
+    __table_args__ = (ForeignKeyConstraint(["tenancy_id", "account_id"], ["account.tenancy_id", "account.id"]),)
+
+    account_id: Mapped[UUID] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
+    at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    account: Mapped[dict[str, Any]] = mapped_column(JSONB())
+    setup: Mapped[dict[str, Any]] = mapped_column(JSONB())
+    stage: Mapped[dict[str, Any] | None] = mapped_column(JSONB())
+
+
+class CreateIntent(Base):
+    """The record that makes organizations:CreateAccount happen once, written before the call is made."""
+
+    __tablename__ = "create_intent"
+    __table_args__ = (
+        one_of("state", IntentState),
+        ForeignKeyConstraint(["tenancy_id", "account_id"], ["account.tenancy_id", "account.id"]),
+        # An unknown outcome is looked up by e-mail in ListAccounts and by name in ListCreateAccountStatus.
+        Index("uq_create_intent_email", "tenancy_id", text("lower(email)"), unique=True),
+        Index(
+            "uq_create_intent_account_name",
+            "tenancy_id",
+            "account_name",
+            unique=True,
+            postgresql_where=text("state <> 'DONE'"),
+        ),
+    )
+
+    account_id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
+    email: Mapped[str]
+    account_name: Mapped[str]
+    state: Mapped[IntentState] = mapped_column(EnumText(IntentState), default=IntentState.INTENT)
+    calls: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    called_at: Mapped[datetime | None]
+    request_id: Mapped[str | None]

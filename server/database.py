@@ -1,0 +1,80 @@
+"""Engine, declarative base and the one way to write: a transaction committed at the edge."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, DateTime, Dialect, MetaData, Text, TypeDecorator, Uuid, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Every table. Text is `text`, time is `timestamptz`, and no relationship loads by itself: queries say what they read."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {str: Text(), datetime: DateTime(timezone=True)}  # noqa: RUF012 - SQLAlchemy's own protocol
+
+
+# UUIDv7 sorts by creation, which keeps new rows together on disk and makes ids sortable.
+NewId = Annotated[UUID, mapped_column(Uuid(), primary_key=True, server_default=text("uuidv7()"))]
+Now = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=text("now()"))]
+
+
+class EnumText(TypeDecorator[StrEnum]):
+    """An enum kept as text, so that adding a value needs no `ALTER TYPE`; `one_of` is the check beside it."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, values: type[StrEnum]) -> None:
+        super().__init__()
+        self.values = values
+
+    def process_bind_param(self, value: StrEnum | str | None, dialect: Dialect) -> str | None:
+        return None if value is None else str(self.values(value))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
+        return None if value is None else self.values(value)
+
+
+def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+    """A check that a text column holds one of an enum's values; text and a check change with less locking than an enum type."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
+    """An engine for a `postgresql://` URL. Connections are tested before use, so a restarted PostgreSQL costs no request."""
+    return create_async_engine(
+        make_url(url).set(drivername="postgresql+asyncpg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=10,
+        connect_args={"timeout": 5},
+    )
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine, tenancy_id: UUID | None = None) -> AsyncIterator[AsyncSession]:
+    """One transaction: committed when the block ends, rolled back when it raises. Nothing else in Freehold commits.
+
+    `tenancy_id` opens row-level security for that tenancy; the worker role needs none and filters by tenancy itself.
+    """
+    async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+        if tenancy_id is not None:
+            await session.execute(text("SELECT set_config('app.tenancy_id', :id, true)"), {"id": str(tenancy_id)})
+        yield session

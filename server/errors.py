@@ -1,0 +1,54 @@
+"""Expected errors, safe to show to whoever caused them.
+
+FreeholdError            something the operator of this installation has to put right; the message says how
+└─ ConfigurationError    a setting is missing or wrong
+Refused                  a user's input was refused; carries one UserError per fault, and nothing was changed
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FreeholdError(Exception):
+    """Shown as is, without a traceback, by the command line."""
+
+
+class ConfigurationError(FreeholdError):
+    """A `FREEHOLD_*` setting is missing or wrong."""
+
+
+class UserErrorCode(StrEnum):
+    """What was wrong with the input. Codes are stable: programs branch on them, people read the message."""
+
+    VALIDATION = "VALIDATION"
+    NOT_FOUND = "NOT_FOUND"
+    NAME_IN_USE = "NAME_IN_USE"
+    EMAIL_IN_USE = "EMAIL_IN_USE"
+    ALIAS_IN_USE = "ALIAS_IN_USE"
+    SETUP_IN_PROGRESS = "SETUP_IN_PROGRESS"
+    NOTHING_TO_RETRY = "NOTHING_TO_RETRY"
+    PROTECTED = "PROTECTED"
+    FORBIDDEN = "FORBIDDEN"
+    NOT_READY = "NOT_READY"
+
+
+@dataclass(frozen=True, slots=True)
+class UserError:
+    """One fault in a user's input; `field` is the path below the mutation's `input`, None when no one field is at fault."""
+
+    code: UserErrorCode
+    message: str
+    field: tuple[str, ...] | None = None
+
+
+class Refused(Exception):  # noqa: N818 - an outcome the caller shows, not a fault
+    """Raised by a service function before it changed anything."""
+
+    def __init__(self, *errors: UserError) -> None:
+        super().__init__("; ".join(error.message for error in errors))
+        self.errors = errors
+
+
+def refuse(code: UserErrorCode, message: str, *field: str) -> Refused:
+    """A `Refused` with a single error; `field` is its path below `input`."""
+    return Refused(UserError(code, message, field or None))

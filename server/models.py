@@ -1,0 +1,24 @@
+"""Every table of Freehold: the one import that migrations and workers need."""
+
+from server.account_types.models import AccountType
+from server.accounts.models import Account, Tag
+from server.assurance.models import CreateIntent, Event, Setup, Stage, StageDefinition
+from server.database import Base
+from server.identity.models import ApiToken
+from server.jobs import Outbox
+from server.tenancies.models import Tenancy
+
+__all__ = [
+    "Account",
+    "AccountType",
+    "ApiToken",
+    "Base",
+    "CreateIntent",
+    "Event",
+    "Outbox",
+    "Setup",
+    "Stage",
+    "StageDefinition",
+    "Tag",
+    "Tenancy",
+]

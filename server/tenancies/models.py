@@ -1,0 +1,43 @@
+"""Tables of a tenancy: one customer of an installation, which is one AWS Organization."""
+
+from enum import StrEnum
+
+from sqlalchemy import ARRAY, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from server.database import Base, EnumText, NewId, Now, one_of
+
+
+class TenancyState(StrEnum):
+    """INITIALIZING until the organization exists and the management, Security and Logging accounts are ACTIVE."""
+
+    INITIALIZING = "INITIALIZING"
+    ACTIVE = "ACTIVE"
+
+
+class Tenancy(Base):
+    __tablename__ = "tenancy"
+    __table_args__ = (
+        one_of("state", TenancyState),
+        UniqueConstraint("name"),
+        # Two tenancies that govern one organization would undo each other's work.
+        UniqueConstraint("aws_organization_id"),
+    )
+
+    id: Mapped[NewId]
+    name: Mapped[str]
+    state: Mapped[TenancyState] = mapped_column(EnumText(TenancyState), default=TenancyState.INITIALIZING)
+    home_region: Mapped[str]
+    regions: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    # The e-mail of an account made without one; `{id}` becomes the account's own 32 hex digits.
+    email_template: Mapped[str]
+    # The security contact of every account (CIS AWS Foundations 7.0, control 2.2).
+    security_contact_name: Mapped[str]
+    security_contact_email: Mapped[str]
+    security_contact_phone: Mapped[str]
+    aws_organization_id: Mapped[str | None]
+    aws_root_id: Mapped[str | None]
+    foundation_ou_id: Mapped[str | None]
+    workloads_ou_id: Mapped[str | None]
+    suspended_ou_id: Mapped[str | None]
+    created_at: Mapped[Now]
