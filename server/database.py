@@ -22,7 +22,7 @@ NAMING_CONVENTION = {
 
 
 class Base(DeclarativeBase):
-    """Every table. Text is `text`, time is `timestamptz`, and no relationship loads by itself: queries say what they read."""
+    """Every table. Text is `text`, time is `timestamptz`; there are no relationships: queries say what they read."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map = {str: Text(), datetime: DateTime(timezone=True)}  # noqa: RUF012 - SQLAlchemy's own protocol
@@ -51,13 +51,13 @@ class EnumText(TypeDecorator[StrEnum]):
 
 
 def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
-    """A check that a text column holds one of an enum's values; text and a check change with less locking than an enum type."""
+    """A check that a text column holds one of an enum's values."""
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
 def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
-    """An engine for a `postgresql://` URL. Connections are tested before use, so a restarted PostgreSQL costs no request."""
+    """An engine for a `postgresql://` URL. Connections are tested before use, as PostgreSQL may restart."""
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,

@@ -34,7 +34,7 @@ class UserErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UserError:
-    """One fault in a user's input; `field` is the path below the mutation's `input`, None when no one field is at fault."""
+    """One fault in a user's input; `field` is the path below the mutation's `input`, None when no field is at fault."""
 
     code: UserErrorCode
     message: str

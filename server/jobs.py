@@ -1,4 +1,4 @@
-"""The contract between the API and the workers: job names, and the outbox that carries a job from a commit to the queue.
+"""The contract between the API and the workers: job names, and the outbox between a commit and the queue.
 
 A transaction that leaves work to do writes an `Outbox` row beside its change; the relay turns the row into an arq job.
 The job is a wake-up that may be lost, doubled or late: it carries an id, and the worker re-reads the row behind it.
@@ -31,7 +31,7 @@ class Outbox(Base):
     tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
     job: Mapped[str]
     argument: Mapped[UUID]
-    # arq drops a job whose id is queued or running; a new lease or hint makes a new id, so that an orphan blocks nothing.
+    # arq drops a job whose id is queued or running; a new lease or hint makes a new id, so an orphan blocks nothing.
     job_id: Mapped[str]
     created_at: Mapped[Now]
 

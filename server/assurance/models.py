@@ -40,7 +40,7 @@ class StageStatus(StrEnum):
 
 
 class StageErrorClass(StrEnum):
-    """TRANSIENT is retried without anybody's help, PERMANENT will fail again, NEEDS_PERSON says what somebody has to do."""
+    """TRANSIENT is retried by itself, PERMANENT would fail again, NEEDS_PERSON says what somebody has to do."""
 
     TRANSIENT = "TRANSIENT"
     PERMANENT = "PERMANENT"

@@ -1,0 +1,335 @@
+"""The rules of setups: how one begins, how its stages change, and the event that every change leaves.
+
+Every function works inside the caller's transaction. Locks are always taken in the order setup, account.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.accounts.models import Account, AccountRole, AccountStatus
+from server.assurance.models import (
+    LIVE,
+    Setup,
+    SetupKind,
+    SetupStatus,
+    Stage,
+    StageDefinition,
+    StageErrorClass,
+    StageStatus,
+)
+from server.errors import UserErrorCode, refuse
+from server.jobs import EVENT_CHANNEL, Job, enqueue
+from server.tenancies.models import Tenancy, TenancyState
+
+FOUNDATION_ROLES = (AccountRole.MANAGEMENT, AccountRole.SECURITY, AccountRole.LOGGING)
+
+
+@dataclass(frozen=True, slots=True)
+class StageError:
+    """Why a stage waits or has failed. `code` is AWS's own where there is one; `message` says what to do."""
+
+    code: str
+    message: str
+    error_class: StageErrorClass
+    aws_request_id: str | None = None
+
+
+class LeaseLost(Exception):  # noqa: N818 - an outcome, not a fault: somebody else carries on
+    """Another worker holds the setup now; whoever catches this stops without writing anything."""
+
+
+async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) -> Setup:
+    """Begin a setup of the account: its stages, its first event and the job that runs it.
+
+    Raises Refused: SETUP_IN_PROGRESS while another is live, NOT_READY when no worker has ever declared its stages.
+    """
+    live = select(Setup.id).where(Setup.account_id == account.id, Setup.status.in_(LIVE)).with_for_update()
+    if (await session.scalars(live)).first() is not None:
+        raise refuse(
+            UserErrorCode.SETUP_IN_PROGRESS,
+            f"A setup of the account {account.name!r} is in progress; try again when it has finished.",
+        )
+    definitions = (
+        await session.scalars(
+            select(StageDefinition)
+            .where(StageDefinition.roles.contains([account.role.value]))
+            .order_by(StageDefinition.position)
+        )
+    ).all()
+    if not definitions:
+        raise refuse(
+            UserErrorCode.NOT_READY,
+            "No worker has started in this installation yet, so the stages of a setup are not known; start one first.",
+        )
+    setup = Setup(tenancy_id=account.tenancy_id, account_id=account.id, kind=kind)
+    session.add(setup)
+    await session.flush()
+    session.add_all(
+        Stage(
+            setup_id=setup.id,
+            tenancy_id=setup.tenancy_id,
+            position=position,
+            name=definition.name,
+            title=definition.title,
+            controls=definition.controls,
+        )
+        for position, definition in enumerate(definitions, start=1)
+    )
+    await session.flush()
+    await record_event(session, setup)
+    await enqueue(session, setup.tenancy_id, Job.RUN_SETUP, setup.id)
+    return setup
+
+
+async def record_event(session: AsyncSession, setup: Setup, position: int | None = None) -> int:
+    """Write the account's next event: account, setup and the stage at `position` as they are in this transaction.
+
+    The row lock on the account makes the numbers gapless and equal to commit order. Returns the number.
+    """
+    await session.flush()
+    sequence: int = (
+        await session.execute(
+            text(
+                """
+                WITH numbered AS (
+                    UPDATE account SET last_seq = last_seq + 1
+                    WHERE tenancy_id = :tenancy AND id = :account RETURNING *
+                )
+                INSERT INTO event (account_id, sequence, tenancy_id, account, setup, stage)
+                SELECT numbered.id, numbered.last_seq, numbered.tenancy_id, to_jsonb(numbered), to_jsonb(setup),
+                       (SELECT to_jsonb(stage) FROM stage WHERE setup_id = setup.id AND position = :position)
+                FROM numbered JOIN setup ON setup.tenancy_id = numbered.tenancy_id AND setup.id = :setup
+                RETURNING sequence
+                """
+            ),
+            {
+                "tenancy": setup.tenancy_id,
+                "account": setup.account_id,
+                "setup": setup.id,
+                "position": position,
+            },
+        )
+    ).scalar_one()
+    await session.execute(
+        text("SELECT pg_notify(:channel, :account)"), {"channel": EVENT_CHANNEL, "account": str(setup.account_id)}
+    )
+    return sequence
+
+
+async def hold(session: AsyncSession, setup_id: UUID, token: int) -> Setup:
+    """Lock the setup for a write by the holder of `token`; raises LeaseLost when the lease has moved on.
+
+    The first statement of every transaction in which a worker writes: a worker that was presumed dead writes nothing.
+    """
+    setup = (
+        await session.scalars(select(Setup).where(Setup.id == setup_id, Setup.lease_token == token).with_for_update())
+    ).one_or_none()
+    if setup is None or setup.status not in LIVE:
+        raise LeaseLost(f"setup {setup_id}: lease {token} is no longer current")
+    return setup
+
+
+async def start_stage(session: AsyncSession, setup: Setup, position: int) -> None:
+    """The stage is RUNNING, one attempt more than before, and so is its setup."""
+    now = func.clock_timestamp()
+    await _change_stage(
+        session,
+        setup,
+        position,
+        status=StageStatus.RUNNING,
+        attempts=Stage.attempts + 1,
+        started_at=func.coalesce(Stage.started_at, now),
+        next_attempt_at=None,
+    )
+    setup.status = SetupStatus.RUNNING
+    if setup.started_at is None:
+        setup.started_at = await session.scalar(select(now))
+    await record_event(session, setup, position)
+
+
+async def complete_stage(session: AsyncSession, setup: Setup, position: int) -> bool:
+    """The stage is COMPLETED; with the last one the setup is too, and the account ACTIVE. Returns whether it was."""
+    await _change_stage(
+        session,
+        setup,
+        position,
+        status=StageStatus.COMPLETED,
+        finished_at=func.clock_timestamp(),
+        error_code=None,
+        error_message=None,
+        error_class=None,
+        error_aws_request_id=None,
+    )
+    unfinished = await session.scalar(
+        select(func.count()).where(
+            Stage.setup_id == setup.id, Stage.status.not_in((StageStatus.COMPLETED, StageStatus.SKIPPED))
+        )
+    )
+    if unfinished == 0:
+        await _finish(session, setup, SetupStatus.COMPLETED)
+        await _set_account_status(session, setup, AccountStatus.ACTIVE)
+        await _open_tenancy(session, setup.tenancy_id)
+    await record_event(session, setup, position)
+    return unfinished == 0
+
+
+async def fail_stage(session: AsyncSession, setup: Setup, position: int, error: StageError) -> None:
+    """The stage and its setup are FAILED until somebody retries; an account that never was ACTIVE shows ERROR."""
+    await _change_stage(
+        session,
+        setup,
+        position,
+        status=StageStatus.FAILED,
+        finished_at=func.clock_timestamp(),
+        next_attempt_at=None,
+        **_columns(error),
+    )
+    await _finish(session, setup, SetupStatus.FAILED)
+    if setup.kind is not SetupKind.REASSURE:
+        await _set_account_status(session, setup, AccountStatus.ERROR)
+    await record_event(session, setup, position)
+
+
+async def wait_stage(
+    session: AsyncSession, setup: Setup, position: int, error: StageError, delay: timedelta
+) -> datetime:
+    """The stage is WAITING and its setup gives up its lease; returns when the next attempt is due."""
+    due: datetime = (await session.execute(select(func.clock_timestamp() + delay))).scalar_one()
+    await _change_stage(session, setup, position, status=StageStatus.WAITING, next_attempt_at=due, **_columns(error))
+    setup.status = SetupStatus.WAITING
+    setup.next_attempt_at = due
+    setup.lease_owner = setup.lease_until = setup.hinted_at = None
+    await record_event(session, setup, position)
+    return due
+
+
+async def retry_setup(session: AsyncSession, account: Account, stage_name: str | None = None) -> Setup:
+    """Retry the failed stages of the account's latest setup, or the one named; stages that completed stay so.
+
+    Raises Refused: SETUP_IN_PROGRESS, NOTHING_TO_RETRY, or NOT_FOUND for a stage that the setup does not have.
+    """
+    setup = (
+        await session.scalars(
+            select(Setup)
+            .where(Setup.account_id == account.id)
+            .order_by(Setup.requested_at.desc(), Setup.id.desc())
+            .limit(1)
+            .with_for_update()
+        )
+    ).one_or_none()
+    if setup is not None and setup.status in LIVE:
+        raise refuse(
+            UserErrorCode.SETUP_IN_PROGRESS,
+            f"The setup of the account {account.name!r} is in progress; it can be retried when it has failed.",
+        )
+    stages = {} if setup is None else await _stages(session, setup.id)
+    if stage_name is not None and stage_name not in stages:
+        raise refuse(
+            UserErrorCode.NOT_FOUND,
+            f"The setup has no stage {stage_name!r}; its stages are {', '.join(stages)}.",
+            "stage",
+        )
+    failed = [
+        stage for stage in stages.values() if stage.status is StageStatus.FAILED and stage_name in (None, stage.name)
+    ]
+    if setup is None or not failed:
+        raise refuse(
+            UserErrorCode.NOTHING_TO_RETRY,
+            f"No stage of the latest setup of {account.name!r} has failed."
+            if stage_name is None
+            else f"The stage {stage_name!r} has not failed.",
+            *(() if stage_name is None else ("stage",)),
+        )
+    for stage in failed:
+        stage.status = StageStatus.PENDING
+        stage.finished_at = stage.next_attempt_at = None
+    setup.status = SetupStatus.PENDING
+    setup.finished_at = setup.lease_owner = setup.lease_until = setup.hinted_at = None
+    setup.next_attempt_at = (await session.execute(select(func.now()))).scalar_one()
+    setup.hint_number += 1
+    if setup.kind is not SetupKind.REASSURE:
+        await _set_account_status(session, setup, AccountStatus.INITIALIZING)
+    await record_event(session, setup, failed[0].position)
+    await enqueue(
+        session, setup.tenancy_id, Job.RUN_SETUP, setup.id, attempt=f"{setup.lease_token}.{setup.hint_number}"
+    )
+    return setup
+
+
+async def wake_waiting(session: AsyncSession, tenancy_id: UUID) -> None:
+    """Make every waiting setup of the tenancy due at once; for when what they wait for has just come true."""
+    woken = await session.scalars(
+        update(Setup)
+        .where(Setup.tenancy_id == tenancy_id, Setup.status == SetupStatus.WAITING)
+        .values(next_attempt_at=func.now(), hint_number=Setup.hint_number + 1, hinted_at=func.now())
+        .returning(Setup)
+        .execution_options(synchronize_session=False)
+    )
+    for setup in woken.all():
+        await enqueue(session, tenancy_id, Job.RUN_SETUP, setup.id, attempt=f"{setup.lease_token}.{setup.hint_number}")
+
+
+async def _stages(session: AsyncSession, setup_id: UUID) -> dict[str, Stage]:
+    rows = await session.scalars(select(Stage).where(Stage.setup_id == setup_id).order_by(Stage.position))
+    return {stage.name: stage for stage in rows}
+
+
+async def _change_stage(session: AsyncSession, setup: Setup, position: int, **values: object) -> None:
+    await session.execute(
+        update(Stage)
+        .where(Stage.setup_id == setup.id, Stage.position == position)
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _columns(error: StageError) -> dict[str, object]:
+    return {
+        "error_code": error.code,
+        "error_message": error.message,
+        "error_class": error.error_class,
+        "error_aws_request_id": error.aws_request_id,
+    }
+
+
+async def _finish(session: AsyncSession, setup: Setup, status: SetupStatus) -> None:
+    setup.status = status
+    setup.finished_at = await session.scalar(select(func.clock_timestamp()))
+    setup.lease_owner = setup.lease_until = None
+
+
+async def _set_account_status(session: AsyncSession, setup: Setup, status: AccountStatus) -> None:
+    await session.flush()
+    await session.execute(
+        update(Account)
+        .where(Account.tenancy_id == setup.tenancy_id, Account.id == setup.account_id, Account.status != status)
+        .values(status=status)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def _open_tenancy(session: AsyncSession, tenancy_id: UUID) -> None:
+    """The tenancy is ACTIVE once its management, Security and Logging accounts are."""
+    # The lock makes two foundation accounts that finish at once see each other.
+    tenancy = (
+        await session.scalars(
+            select(Tenancy)
+            .where(Tenancy.id == tenancy_id, Tenancy.state == TenancyState.INITIALIZING)
+            .with_for_update(key_share=True)
+        )
+    ).one_or_none()
+    if tenancy is None:
+        return
+    active = await session.scalar(
+        select(func.count()).where(
+            Account.tenancy_id == tenancy_id,
+            Account.role.in_(FOUNDATION_ROLES),
+            Account.status == AccountStatus.ACTIVE,
+        )
+    )
+    if active == len(FOUNDATION_ROLES):
+        tenancy.state = TenancyState.ACTIVE

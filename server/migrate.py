@@ -1,0 +1,88 @@
+"""Bring the database to the newest revision: safe to run from many processes at once, and to repeat."""
+
+import logging
+from importlib.resources import files
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server.config import Settings
+from server.database import create_engine
+from server.errors import FreeholdError
+
+logger = logging.getLogger(__name__)
+
+# Any number that nothing else in the database uses: only one process migrates at a time.
+MIGRATION_LOCK = 0x66726565
+ROLES = {"freehold_app": "database_url", "freehold_worker": "worker_database_url"}
+
+
+async def migrate(settings: Settings) -> str:
+    """Create the roles that are missing and run the migrations, in one transaction; returns the revision reached.
+
+    A role is created with the password of its setting's URL. One that exists is left as it is.
+    Raises ConfigurationError when the owner's URL is not set, FreeholdError when a role can be neither found nor made.
+    """
+    engine = create_engine(settings.require("owner_database_url"), pool_size=1)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            # A migration that cannot get its lock gives up, rather than queue every query of a busy table behind it.
+            await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+            for role, setting in ROLES.items():
+                await _ensure_role(connection, role, settings, setting)
+            return await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+
+
+def alembic_config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("migrations")))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _upgrade(connection: Connection) -> str:
+    before = _revision(connection)
+    command.upgrade(alembic_config(connection), "head")
+    after = _revision(connection)
+    logger.info("database is at revision %s%s", after, "" if before == after else f", was {before or 'empty'}")
+    return str(after)
+
+
+def _revision(connection: Connection) -> str | None:
+    if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
+        return None
+    return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
+
+
+async def _ensure_role(connection: AsyncConnection, role: str, settings: Settings, setting: str) -> None:
+    exists = text("SELECT 1 FROM pg_roles WHERE rolname = :role")
+    if await connection.scalar(exists, {"role": role}) is not None:
+        return
+    password = make_url(settings.require(setting)).password
+    if not password:
+        raise FreeholdError(
+            f"PostgreSQL has no role {role}, and FREEHOLD_{setting.upper()} holds no password to create it with. "
+            f"Put one into the URL, or create the role by hand: CREATE ROLE {role} LOGIN."
+        )
+    try:
+        async with connection.begin_nested():
+            # CREATE ROLE takes no parameters; PostgreSQL itself quotes the password.
+            statement = await connection.scalar(
+                text("SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', CAST(:role AS text), CAST(:password AS text))"),
+                {"role": role, "password": str(password)},
+            )
+            await connection.exec_driver_sql(str(statement))
+    except (IntegrityError, ProgrammingError) as error:
+        # Roles belong to the whole cluster: a migration of another database may just have made it.
+        if await connection.scalar(exists, {"role": role}) is None:
+            raise FreeholdError(
+                f"PostgreSQL has no role {role} and the owner may not create it. "
+                f"Have an administrator run: CREATE ROLE {role} LOGIN PASSWORD '...'"
+            ) from error
