@@ -1,0 +1,275 @@
+"""The rules of accounts: what a name, alias, e-mail and tags may be, and how an account is added and changed.
+
+Lengths and characters are those that AWS accepts later, so that nothing is refused minutes after it was typed:
+account names as account:PutAccountName, e-mails as organizations:CreateAccount, aliases as iam:CreateAccountAlias.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.account_types.models import AccountType
+from server.accounts.models import Account, AccountOrigin, AccountRole, ActorKind, Tag
+from server.errors import Refused, UserError, UserErrorCode, refuse
+from server.tenancies.models import Tenancy
+
+NAME_LENGTH = 50
+NAME = re.compile(r"[ -;=?-~]+")
+ALIAS = re.compile(r"[a-z0-9](?:[a-z0-9]|-(?!-)){1,61}[a-z0-9]")
+ALIAS_LENGTH = 63
+# AWS refuses an alias that could be taken for an account id.
+ACCOUNT_ID = re.compile(r"[0-9]{12}")
+EMAIL = re.compile(r"[!-?A-~]+@[!-?A-~]+\.[!-?A-~]+")
+EMAIL_LENGTHS = range(6, 65)
+TAGS = 100
+TAG_KEY_LENGTH = 128
+TAG_VALUE_LENGTH = 256
+TAG_TEXT = re.compile(r"[a-zA-Z0-9+\-=._:/@ ]*")
+
+# What a unique constraint says when two requests meet in it after both have looked.
+CONFLICTS: Mapping[str, UserError] = {
+    "uq_account_name": UserError(UserErrorCode.NAME_IN_USE, "Another account has this name.", ("name",)),
+    "uq_account_email": UserError(UserErrorCode.EMAIL_IN_USE, "Another account has this e-mail.", ("email",)),
+    "uq_account_tenancy_id_alias": UserError(UserErrorCode.ALIAS_IN_USE, "Another account has this alias.", ("alias",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asked for a change."""
+
+    kind: ActorKind
+    name: str
+    id: UUID | None = None
+
+
+SYSTEM = Actor(ActorKind.SYSTEM, "Freehold")
+
+
+@dataclass(frozen=True, slots=True)
+class TagValue:
+    key: str
+    value: str
+
+
+async def add_account(
+    session: AsyncSession,
+    actor: Actor,
+    tenancy: Tenancy,
+    account_type: AccountType,
+    *,
+    name: str,
+    alias: str | None = None,
+    email: str | None = None,
+    tags: Sequence[TagValue] = (),
+    role: AccountRole = AccountRole.MEMBER,
+    origin: AccountOrigin = AccountOrigin.CREATED,
+) -> Account:
+    """Add an account to the database; nothing happens in AWS. Raises Refused with every fault of the input.
+
+    Without an alias one is derived from the name; without an e-mail it is made from the tenancy's template.
+    """
+    errors = [
+        *_name_errors(name),
+        *([] if alias is None else _alias_errors(alias)),
+        *([] if email is None else _email_errors(email)),
+        *_tag_errors(tags),
+    ]
+    if errors:
+        raise Refused(*errors)
+    if role is AccountRole.MEMBER:
+        _check_type(account_type)
+    errors = await _conflicts(session, tenancy.id, None, name=name, alias=alias, email=email)
+    if errors:
+        raise Refused(*errors)
+    account_id: UUID = (await session.execute(select(func.uuidv7()))).scalar_one()
+    account = Account(
+        id=account_id,
+        tenancy_id=tenancy.id,
+        account_type_id=account_type.id,
+        name=name,
+        alias=alias or await derive_alias(session, tenancy.id, name, account_id),
+        email=email or _email_from_template(tenancy.email_template, account_id),
+        role=role,
+        origin=origin,
+        created_by_kind=actor.kind,
+        created_by_id=actor.id,
+        created_by_name=actor.name,
+    )
+    session.add(account)
+    await session.flush()
+    _add_tags(session, account, tags)
+    await session.flush()
+    return account
+
+
+async def change_account(
+    session: AsyncSession,
+    account: Account,
+    *,
+    name: str | None = None,
+    alias: str | None = None,
+    account_type: AccountType | None = None,
+    tags: Sequence[TagValue] | None = None,
+) -> bool:
+    """Change what is given of an account in the database. Returns whether AWS has to follow.
+
+    Raises Refused with every fault of the input; PROTECTED when a foundation account would move.
+    """
+    errors = [
+        *([] if name is None else _name_errors(name)),
+        *([] if alias is None else _alias_errors(alias)),
+        *_tag_errors(tags or ()),
+    ]
+    if errors:
+        raise Refused(*errors)
+    if account_type is not None and account_type.id != account.account_type_id:
+        _check_type(account_type)
+        if account.role is not AccountRole.MEMBER:
+            raise refuse(
+                UserErrorCode.PROTECTED, f"The {account.role.lower()} account stays in its type.", "accountTypeId"
+            )
+    errors = await _conflicts(session, account.tenancy_id, account.id, name=name, alias=alias)
+    if errors:
+        raise Refused(*errors)
+    wanted = {
+        "name": name,
+        "alias": alias,
+        "account_type_id": None if account_type is None else account_type.id,
+    }
+    changed = {key: value for key, value in wanted.items() if value is not None and value != getattr(account, key)}
+    for key, value in changed.items():
+        setattr(account, key, value)
+    if tags is not None:
+        await session.execute(delete(Tag).where(Tag.tenancy_id == account.tenancy_id, Tag.account_id == account.id))
+        _add_tags(session, account, tags)
+        account.updated_at = (await session.execute(select(func.now()))).scalar_one()
+    await session.flush()
+    return bool(changed)
+
+
+async def derive_alias(session: AsyncSession, tenancy_id: UUID, name: str, account_id: UUID) -> str:
+    """An alias from a name by AWS's rules; with a suffix of the account's own id where the plain one does not serve."""
+    stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:ALIAS_LENGTH].strip("-")
+    if not _alias_errors(stem) and not await _conflicts(session, tenancy_id, account_id, alias=stem):
+        return stem
+    return with_suffix(stem or "account", account_id.hex[-6:])
+
+
+def with_suffix(alias: str, suffix: str) -> str:
+    """The alias with `-suffix` behind it, shortened so that the whole is still an alias."""
+    return f"{alias[: ALIAS_LENGTH - len(suffix) - 1].rstrip('-')}-{suffix}"
+
+
+def check_email_template(template: str) -> None:
+    """Raise Refused unless the template makes a different, valid e-mail for every account."""
+    if template.count("{id}") != 1:
+        raise refuse(UserErrorCode.VALIDATION, "The e-mail template must contain {id} exactly once.", "emailTemplate")
+    if _email_errors(_email_from_template(template, UUID(int=0))):
+        raise refuse(
+            UserErrorCode.VALIDATION,
+            "The e-mail template must make e-mails of at most 64 characters; {id} stands for 32 of them.",
+            "emailTemplate",
+        )
+
+
+def _email_from_template(template: str, account_id: UUID) -> str:
+    return template.replace("{id}", account_id.hex)
+
+
+def _check_type(account_type: AccountType) -> None:
+    if account_type.foundation:
+        raise refuse(
+            UserErrorCode.PROTECTED,
+            f"The account type {account_type.name!r} holds Freehold's own accounts alone; choose another.",
+            "accountTypeId",
+        )
+
+
+def _add_tags(session: AsyncSession, account: Account, tags: Sequence[TagValue]) -> None:
+    session.add_all(
+        Tag(tenancy_id=account.tenancy_id, account_id=account.id, key=tag.key, value=tag.value) for tag in tags
+    )
+
+
+def _invalid(message: str, *field: str) -> UserError:
+    return UserError(UserErrorCode.VALIDATION, message, field)
+
+
+def _name_errors(name: str) -> list[UserError]:
+    if not name.strip(" "):
+        return [_invalid("The name is empty; an account needs a name of 1 to 50 characters.", "name")]
+    if len(name) > NAME_LENGTH:
+        return [_invalid(f"The name has {len(name)} characters; at most {NAME_LENGTH} are allowed.", "name")]
+    if not NAME.fullmatch(name):
+        return [_invalid("The name may hold letters, digits, spaces and ASCII punctuation other than < and >.", "name")]
+    return []
+
+
+def _alias_errors(alias: str) -> list[UserError]:
+    if ALIAS.fullmatch(alias) and not ACCOUNT_ID.fullmatch(alias):
+        return []
+    return [
+        _invalid(
+            "An alias has 3 to 63 lower-case letters, digits and single hyphens, "
+            "starts and ends with a letter or digit, and is not a 12-digit number.",
+            "alias",
+        )
+    ]
+
+
+def _email_errors(email: str) -> list[UserError]:
+    if len(email) not in EMAIL_LENGTHS:
+        return [_invalid(f"The e-mail has {len(email)} characters; 6 to 64 are allowed.", "email")]
+    if not EMAIL.fullmatch(email):
+        return [_invalid("The e-mail is malformed; it should look like name@example.com.", "email")]
+    return []
+
+
+def _tag_errors(tags: Sequence[TagValue]) -> list[UserError]:
+    if len(tags) > TAGS:
+        return [_invalid(f"There are {len(tags)} tags; at most {TAGS} are allowed.", "tags")]
+    errors: list[UserError] = []
+    seen: set[str] = set()
+    allowed = "letters, digits, spaces and + - = . _ : / @"
+    for index, tag in enumerate(tags):
+        where = ("tags", str(index))
+        if not 1 <= len(tag.key) <= TAG_KEY_LENGTH or not TAG_TEXT.fullmatch(tag.key):
+            errors.append(_invalid(f"A tag key has 1 to {TAG_KEY_LENGTH} {allowed}.", *where, "key"))
+        if len(tag.value) > TAG_VALUE_LENGTH or not TAG_TEXT.fullmatch(tag.value):
+            errors.append(_invalid(f"A tag value has at most {TAG_VALUE_LENGTH} {allowed}.", *where, "value"))
+        if tag.key in seen:
+            errors.append(_invalid(f"The tag key {tag.key!r} is given twice.", *where, "key"))
+        seen.add(tag.key)
+    return errors
+
+
+async def _conflicts(
+    session: AsyncSession,
+    tenancy_id: UUID,
+    account_id: UUID | None,
+    *,
+    name: str | None = None,
+    alias: str | None = None,
+    email: str | None = None,
+) -> list[UserError]:
+    """The unique values that another account of the tenancy already has."""
+    clauses: dict[str, ColumnElement[bool]] = {}
+    if name is not None:
+        clauses["uq_account_name"] = func.lower(Account.name) == name.lower()
+    if alias is not None:
+        clauses["uq_account_tenancy_id_alias"] = Account.alias == alias
+    if email is not None:
+        clauses["uq_account_email"] = func.lower(Account.email) == email.lower()
+    errors = []
+    for constraint, clause in clauses.items():
+        others = select(Account.id).where(Account.tenancy_id == tenancy_id, clause)
+        if account_id is not None:
+            others = others.where(Account.id != account_id)
+        if (await session.scalars(others)).first() is not None:
+            errors.append(CONFLICTS[constraint])
+    return errors
