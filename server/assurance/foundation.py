@@ -14,7 +14,7 @@ from server.tenancies.models import Tenancy
 
 
 async def bootstrap_tenancy(session: AsyncSession, tenancy: Tenancy) -> Account:
-    """Begin the tenancy's bootstrap: its foundation accounts, and the setup of the management account, which it returns.
+    """Begin the tenancy's bootstrap: its foundation accounts, and the setup of the management account (returned).
 
     That setup makes the organization and its units, then begins the setups of Security and Logging; the tenancy is
     ACTIVE when all three accounts are. Raises Refused: NOT_READY when no worker has ever started.
