@@ -56,15 +56,18 @@ def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
-    """An engine for a `postgresql://` URL. Connections are tested before use, as PostgreSQL may restart."""
+def create_engine(url: str, *, pool_size: int = 10, name: str = "freehold") -> AsyncEngine:
+    """An engine for a `postgresql://` URL; `name` shows in pg_stat_activity.
+
+    Connections are tested before use, as PostgreSQL may have restarted.
+    """
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
         pool_timeout=10,
-        connect_args={"timeout": 5},
+        connect_args={"timeout": 5, "server_settings": {"application_name": name}},
     )
 
 

@@ -1,0 +1,102 @@
+"""What the command line does to the database itself, as the role `freehold_worker`."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.accounts.service import check_email_template
+from server.assurance.foundation import bootstrap_tenancy
+from server.config import Settings
+from server.database import create_engine, transaction
+from server.errors import FreeholdError
+from server.identity.models import ApiToken, Role
+from server.identity.service import create_token, revoke_token
+from server.tenancies.models import Tenancy
+from server.tenancies.service import DEFAULT_REGIONS, create_tenancy
+
+
+@asynccontextmanager
+async def session_for(settings: Settings) -> AsyncIterator[AsyncSession]:
+    engine = create_engine(settings.require("worker_database_url"), pool_size=1)
+    try:
+        async with transaction(engine) as session:
+            yield session
+    finally:
+        await engine.dispose()
+
+
+async def find_tenancy(session: AsyncSession, name: str) -> Tenancy:
+    """The tenancy by its name; raises FreeholdError, naming those there are."""
+    tenancies = {each.name: each for each in await session.scalars(select(Tenancy).order_by(Tenancy.name))}
+    if name not in tenancies:
+        raise FreeholdError(f"there is no tenancy {name!r}; there are: {', '.join(tenancies) or 'none'}")
+    return tenancies[name]
+
+
+async def open_tenancy(
+    settings: Settings,
+    *,
+    name: str,
+    email_template: str,
+    security_contact: tuple[str, str, str],
+    home_region: str = "us-east-1",
+    regions: Sequence[str] = (),
+) -> Tenancy:
+    """Create a tenancy and begin its bootstrap. Raises Refused, with nothing created, when an input is wrong."""
+    check_email_template(email_template)
+    async with session_for(settings) as session:
+        tenancy = await create_tenancy(
+            session,
+            name=name,
+            email_template=email_template,
+            security_contact=security_contact,
+            home_region=home_region,
+            regions=tuple(regions) or DEFAULT_REGIONS,
+        )
+        await bootstrap_tenancy(session, tenancy)
+    return tenancy
+
+
+async def issue_token(
+    settings: Settings, tenancy_name: str, name: str, role: str, lifetime: timedelta | None = None
+) -> str:
+    """Create a token and return its secret. Raises Refused, or FreeholdError for an unknown tenancy."""
+    expires_at = None if lifetime is None else datetime.now(UTC) + lifetime
+    async with session_for(settings) as session:
+        tenancy = await find_tenancy(session, tenancy_name)
+        _, secret = await create_token(session, tenancy.id, name, Role(role), expires_at)
+    return secret
+
+
+async def live_tokens(settings: Settings, tenancy_name: str) -> Sequence[ApiToken]:
+    """The tokens that can sign in now, oldest first."""
+    async with session_for(settings) as session:
+        tenancy = await find_tenancy(session, tenancy_name)
+        return (
+            await session.scalars(
+                select(ApiToken)
+                .where(
+                    ApiToken.tenancy_id == tenancy.id,
+                    ApiToken.revoked_at.is_(None),
+                    or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > func.now()),
+                )
+                .order_by(ApiToken.created_at, ApiToken.id)
+            )
+        ).all()
+
+
+async def withdraw_token(settings: Settings, tenancy_name: str, name: str) -> None:
+    """Revoke the live token of that name; raises FreeholdError when there is none."""
+    async with session_for(settings) as session:
+        tenancy = await find_tenancy(session, tenancy_name)
+        token_id = await session.scalar(
+            select(ApiToken.id).where(
+                ApiToken.tenancy_id == tenancy.id, ApiToken.name == name, ApiToken.revoked_at.is_(None)
+            )
+        )
+        if token_id is None:
+            raise FreeholdError(f"the tenancy {tenancy_name!r} has no live token {name!r}")
+        await revoke_token(session, tenancy.id, token_id)
