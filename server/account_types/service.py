@@ -19,7 +19,7 @@ MANAGEMENT = "Management"
 FOUNDATION = "Foundation"
 
 NAME_IN_USE = UserError(UserErrorCode.NAME_IN_USE, "Another account type has this name.", ("name",))
-CONFLICTS: Mapping[str, UserError] = {"uq_account_type_name": NAME_IN_USE}
+RACES: Mapping[str, UserError] = {"uq_account_type_name": NAME_IN_USE}
 
 
 async def create_account_type(

@@ -31,7 +31,7 @@ TAG_VALUE_LENGTH = 256
 TAG_TEXT = re.compile(r"[a-zA-Z0-9+\-=._:/@ ]*")
 
 # What a unique constraint says when two requests meet in it after both have looked.
-CONFLICTS: Mapping[str, UserError] = {
+RACES: Mapping[str, UserError] = {
     "uq_account_name": UserError(UserErrorCode.NAME_IN_USE, "Another account has this name.", ("name",)),
     "uq_account_email": UserError(UserErrorCode.EMAIL_IN_USE, "Another account has this e-mail.", ("email",)),
     "uq_account_tenancy_id_alias": UserError(UserErrorCode.ALIAS_IN_USE, "Another account has this alias.", ("alias",)),
@@ -113,6 +113,7 @@ async def change_account(
     *,
     name: str | None = None,
     alias: str | None = None,
+    email: str | None = None,
     account_type: AccountType | None = None,
     tags: Sequence[TagValue] | None = None,
 ) -> bool:
@@ -123,6 +124,7 @@ async def change_account(
     errors = [
         *([] if name is None else _name_errors(name)),
         *([] if alias is None else _alias_errors(alias)),
+        *([] if email is None else _email_errors(email)),
         *_tag_errors(tags or ()),
     ]
     if errors:
@@ -133,12 +135,13 @@ async def change_account(
             raise refuse(
                 UserErrorCode.PROTECTED, f"The {account.role.lower()} account stays in its type.", "accountTypeId"
             )
-    errors = await _conflicts(session, account.tenancy_id, account.id, name=name, alias=alias)
+    errors = await _conflicts(session, account.tenancy_id, account.id, name=name, alias=alias, email=email)
     if errors:
         raise Refused(*errors)
     wanted = {
         "name": name,
         "alias": alias,
+        "email": email,
         "account_type_id": None if account_type is None else account_type.id,
     }
     changed = {key: value for key, value in wanted.items() if value is not None and value != getattr(account, key)}
@@ -271,5 +274,5 @@ async def _conflicts(
         if account_id is not None:
             others = others.where(Account.id != account_id)
         if (await session.scalars(others)).first() is not None:
-            errors.append(CONFLICTS[constraint])
+            errors.append(RACES[constraint])
     return errors

@@ -21,7 +21,7 @@ from server.assurance.models import (
     StageErrorClass,
     StageStatus,
 )
-from server.errors import UserErrorCode, refuse
+from server.errors import Refused, UserErrorCode, refuse
 from server.jobs import EVENT_CHANNEL, Job, enqueue
 from server.tenancies.models import Tenancy, TenancyState
 
@@ -49,10 +49,7 @@ async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) 
     """
     live = select(Setup.id).where(Setup.account_id == account.id, Setup.status.in_(LIVE)).with_for_update()
     if (await session.scalars(live)).first() is not None:
-        raise refuse(
-            UserErrorCode.SETUP_IN_PROGRESS,
-            f"A setup of the account {account.name!r} is in progress; try again when it has finished.",
-        )
+        raise setup_in_progress(account)
     definitions = (
         await session.scalars(
             select(StageDefinition)
@@ -83,6 +80,13 @@ async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) 
     await record_event(session, setup)
     await enqueue(session, setup.tenancy_id, Job.RUN_SETUP, setup.id)
     return setup
+
+
+def setup_in_progress(account: Account) -> Refused:
+    return refuse(
+        UserErrorCode.SETUP_IN_PROGRESS,
+        f"A setup of the account {account.name!r} is in progress; try again when it has finished.",
+    )
 
 
 async def record_event(session: AsyncSession, setup: Setup, position: int | None = None) -> int:
@@ -222,10 +226,7 @@ async def retry_setup(session: AsyncSession, account: Account, stage_name: str |
         )
     ).one_or_none()
     if setup is not None and setup.status in LIVE:
-        raise refuse(
-            UserErrorCode.SETUP_IN_PROGRESS,
-            f"The setup of the account {account.name!r} is in progress; it can be retried when it has failed.",
-        )
+        raise setup_in_progress(account)
     stages = {} if setup is None else await _stages(session, setup.id)
     if stage_name is not None and stage_name not in stages:
         raise refuse(

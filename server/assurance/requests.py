@@ -1,0 +1,130 @@
+"""What a user may ask of an account, where it takes a setup to make it so. Each function is one transaction.
+
+The database holds what is wanted; a setup makes AWS so. That is why changing an account begins one, like creating it.
+"""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.account_types.models import AccountType
+from server.accounts import service as accounts
+from server.accounts.models import Account
+from server.accounts.service import Actor, TagValue
+from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, SetupKind
+from server.assurance.service import begin_setup, retry_setup, setup_in_progress
+from server.errors import UserError, UserErrorCode, refuse
+from server.tenancies.models import Tenancy
+
+# What a unique constraint means when two requests race past the checks.
+RACES: Mapping[str, UserError] = {
+    **accounts.RACES,
+    "uq_setup_live": UserError(
+        UserErrorCode.SETUP_IN_PROGRESS, "A setup of this account is in progress; try again when it has finished."
+    ),
+}
+
+
+async def create_account(
+    session: AsyncSession,
+    actor: Actor,
+    tenancy_id: UUID,
+    *,
+    name: str,
+    account_type_id: UUID,
+    alias: str | None = None,
+    tags: Sequence[TagValue] = (),
+    email: str | None = None,
+) -> UUID:
+    """Add an account and begin its setup, which creates it in AWS. Returns its id; raises Refused, changing nothing."""
+    tenancy = await session.get_one(Tenancy, tenancy_id)
+    account_type = await _account_type(session, tenancy_id, account_type_id)
+    account = await accounts.add_account(
+        session, actor, tenancy, account_type, name=name, alias=alias, email=email, tags=tags
+    )
+    await begin_setup(session, account, SetupKind.CREATE)
+    return account.id
+
+
+async def update_account(
+    session: AsyncSession,
+    tenancy_id: UUID,
+    account_id: UUID,
+    *,
+    name: str | None = None,
+    alias: str | None = None,
+    email: str | None = None,
+    account_type_id: UUID | None = None,
+    tags: Sequence[TagValue] | None = None,
+) -> UUID:
+    """Change what is given. A new name, alias or type begins a REASSURE setup that brings AWS in line; tags stay here.
+
+    An account that AWS does not have yet only changes here: a retry of its setup creates it as it is then.
+    Raises Refused, changing nothing: SETUP_IN_PROGRESS while a setup is live, unless tags are all that changes.
+    """
+    live = await _lock_live_setup(session, account_id)
+    account = await _account(session, tenancy_id, account_id)
+    account_type = None if account_type_id is None else await _account_type(session, tenancy_id, account_type_id)
+    if email is not None:
+        await _check_email_open(session, account)
+    if await accounts.change_account(
+        session, account, name=name, alias=alias, email=email, account_type=account_type, tags=tags
+    ):
+        if live:
+            raise setup_in_progress(account)
+        if account.aws_account_id is not None:
+            await begin_setup(session, account, SetupKind.REASSURE)
+    return account.id
+
+
+async def retry_account_setup(
+    session: AsyncSession, tenancy_id: UUID, account_id: UUID, stage: str | None = None
+) -> UUID:
+    """Retry what failed in the account's latest setup. Raises Refused as `retry_setup` does, NOT_FOUND besides."""
+    account = await _account(session, tenancy_id, account_id, lock=False)
+    await retry_setup(session, account, stage)
+    return account.id
+
+
+async def _lock_live_setup(session: AsyncSession, account_id: UUID) -> bool:
+    """Lock the account's live setup, before the account itself: the order in which the workers lock them."""
+    live = select(Setup.id).where(Setup.account_id == account_id, Setup.status.in_(LIVE)).with_for_update()
+    return (await session.scalars(live)).first() is not None
+
+
+async def _check_email_open(session: AsyncSession, account: Account) -> None:
+    """The e-mail is what an account is found by after a crash: it is final from the first call to AWS that may count."""
+    intent = await session.get(CreateIntent, account.id)
+    undecided = intent is not None and intent.state not in (IntentState.INTENT, IntentState.FAILED)
+    if undecided or account.aws_account_id is not None:
+        raise refuse(
+            UserErrorCode.PROTECTED,
+            "The e-mail can be changed only while AWS has not created the account; after that its root user "
+            "changes it in AWS.",
+            "email",
+        )
+
+
+async def _account(session: AsyncSession, tenancy_id: UUID, account_id: UUID, *, lock: bool = True) -> Account:
+    statement = select(Account).where(Account.tenancy_id == tenancy_id, Account.id == account_id)
+    if lock:
+        statement = statement.with_for_update(key_share=True)
+    account = (await session.scalars(statement)).one_or_none()
+    if account is None:
+        raise refuse(UserErrorCode.NOT_FOUND, "There is no account with this id.", "accountId")
+    return account
+
+
+async def _account_type(session: AsyncSession, tenancy_id: UUID, account_type_id: UUID) -> AccountType:
+    account_type = (
+        await session.scalars(
+            select(AccountType)
+            .where(AccountType.tenancy_id == tenancy_id, AccountType.id == account_type_id)
+            .with_for_update(read=True, key_share=True)
+        )
+    ).one_or_none()
+    if account_type is None:
+        raise refuse(UserErrorCode.NOT_FOUND, "There is no account type with this id.", "accountTypeId")
+    return account_type
