@@ -222,3 +222,7 @@ async def worker_at_work(settings: Settings) -> bool:
             return await connection.scalar(recent, {"name": f"freehold-worker:{socket.gethostname()}"}) is not None
     finally:
         await engine.dispose()
+
+
+if __name__ == "__main__":
+    main()

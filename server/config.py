@@ -77,27 +77,32 @@ def option(parse: Callable[[str], object], description: str) -> dict[str, object
 class Settings:
     """Every setting; the name of its environment variable is `FREEHOLD_` and the field's name in capitals.
 
-    Raises ConfigurationError from `from_environment` for a wrong or unknown variable.
+    Raises ConfigurationError from `from_environment` for a wrong or unknown variable. URLs hold passwords, so that they
+    are not part of the settings' representation.
     """
 
     database_url: str | None = field(
         default=None,
+        repr=False,
         metadata=option(
             url("postgresql"), "PostgreSQL as the role `freehold_app`, under row-level security; used by the server"
         ),
     )
     worker_database_url: str | None = field(
         default=None,
+        repr=False,
         metadata=option(
             url("postgresql"), "PostgreSQL as the role `freehold_worker`; used by the worker and the command line"
         ),
     )
     owner_database_url: str | None = field(
         default=None,
+        repr=False,
         metadata=option(url("postgresql"), "PostgreSQL as the owner of the tables; used by `freehold migrate` alone"),
     )
     redis_url: str | None = field(
         default=None,
+        repr=False,
         metadata=option(url("redis", "rediss"), "Valkey or Redis, which carries wake-ups to the workers"),
     )
     host: str = field(default="127.0.0.1", metadata=option(str, "the address that the server listens on"))
@@ -129,7 +134,8 @@ class Settings:
         known = {PREFIX + each.name.upper(): each for each in fields(cls)}
         values: dict[str, Any] = {}
         for name, value in environment.items():
-            if not name.startswith(PREFIX) or name.startswith(PREFIX + "SIMULATOR_"):
+            # An empty variable counts as unset: that is how Compose passes on what nobody has set.
+            if not value or not name.startswith(PREFIX) or name.startswith(PREFIX + "SIMULATOR_"):
                 continue
             if name not in known:
                 raise ConfigurationError(f"{name} is not a setting of Freehold. Settings: {', '.join(sorted(known))}.")

@@ -6,7 +6,7 @@ It knows nothing of Freehold but a URL and a token.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -238,7 +238,7 @@ class Api:
             result: dict[str, Any] = await session.execute(with_variables(document, variables))
         return result
 
-    async def subscribe(self, document: GraphQLRequest, **variables: Any) -> AsyncIterator[dict[str, Any]]:
+    async def subscribe(self, document: GraphQLRequest, **variables: Any) -> AsyncGenerator[dict[str, Any], None]:
         transport = WebsocketsTransport(url=self.socket, init_payload=self.headers)
         async with Client(transport=transport) as session:
             async for result in session.subscribe(with_variables(document, variables)):

@@ -138,6 +138,8 @@ async def change_account(
     errors = await _conflicts(session, account.tenancy_id, account.id, name=name, alias=alias, email=email)
     if errors:
         raise Refused(*errors)
+    if name is not None and name != account.name and alias is None and _has_derived_alias(account):
+        alias = await derive_alias(session, account.tenancy_id, name, account.id)
     wanted = {
         "name": name,
         "alias": alias,
@@ -157,10 +159,20 @@ async def change_account(
 
 async def derive_alias(session: AsyncSession, tenancy_id: UUID, name: str, account_id: UUID) -> str:
     """An alias from a name by AWS's rules; with a suffix of the account's own id where the plain one does not serve."""
-    stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:ALIAS_LENGTH].strip("-")
+    stem = _alias_stem(name)
     if not _alias_errors(stem) and not await _conflicts(session, tenancy_id, account_id, alias=stem):
         return stem
     return with_suffix(stem or "account", account_id.hex[-6:])
+
+
+def _alias_stem(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:ALIAS_LENGTH].strip("-")
+
+
+def _has_derived_alias(account: Account) -> bool:
+    """Whether the alias follows the name, with or without a suffix, rather than having been chosen."""
+    stem = re.escape(_alias_stem(account.name) or "account")
+    return account.alias is None or re.fullmatch(rf"{stem}(-[0-9a-f]{{4,8}})?", account.alias) is not None
 
 
 def with_suffix(alias: str, suffix: str) -> str:

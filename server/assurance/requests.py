@@ -95,7 +95,7 @@ async def _lock_live_setup(session: AsyncSession, account_id: UUID) -> bool:
 
 
 async def _check_email_open(session: AsyncSession, account: Account) -> None:
-    """The e-mail is what an account is found by after a crash: it is final from the first call to AWS that may count."""
+    """An account is found by its e-mail after a crash: it is final from the first call that may have counted."""
     intent = await session.get(CreateIntent, account.id)
     undecided = intent is not None and intent.state not in (IntentState.INTENT, IntentState.FAILED)
     if undecided or account.aws_account_id is not None:

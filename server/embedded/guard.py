@@ -31,6 +31,8 @@ else:
 
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAPABILITY_VERSION_3 = 0x20080522
@@ -38,14 +40,17 @@ CAPABILITY_VERSION_3 = 0x20080522
 CAP_DAC_READ_SEARCH = 2
 CAP_DAC_OVERRIDE = 1
 
+# User, group, and whether to keep the capability.
+Identity = tuple[int, int, bool]
+
 CANNOT_RUN = 126
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: list[str]) -> int:
     stop_signal, grace = int(arguments[0]), float(arguments[1])
-    user, group = (None if text == "-" else int(text) for text in arguments[2:4])
-    capable, command = arguments[4] == "1", arguments[5:]
+    user, group, capable, *command = arguments[2:]
+    identity = None if user == "-" else (int(user), int(group), capable == "1")
 
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
@@ -56,33 +61,35 @@ def main(arguments: list[str]) -> int:
     keep_inherited_files_from_the_command()
 
     guard = os.getpid()
+    # Blocked until the child takes signals again: one sent before that would be lost with the guard's SIG_IGN.
+    signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     child = os.fork()
     if child == 0:
-        run(command, stop_signal, user, group, capable, guard)
+        run(command, stop_signal, guard, identity=identity)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
     return 128 - status if (status := watch(child, stop_signal, grace, wake_read)) < 0 else status
 
 
 def keep_inherited_files_from_the_command() -> None:
     # The lock on the data directory is among them: it lasts as long as the guards, not as long as what they run.
-    for name in os.listdir("/dev/fd"):
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208 - pathlib takes longer to import than all else here
         with contextlib.suppress(OSError):
             if int(name) > 2:
                 os.set_inheritable(int(name), False)
 
 
-def run(
-    command: list[str], stop_signal: int, user: int | None, group: int | None, capable: bool, guard: int
-) -> NoReturn:
+def run(command: list[str], stop_signal: int, guard: int, *, identity: Identity | None) -> NoReturn:
     """Become `command`; does not return."""
     try:
         signal.set_wakeup_fd(-1)
         for each in (*IGNORED, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(each, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
         # A group of its own: what it starts can be killed with it, and a terminal's Ctrl-C does not reach it.
         os.setpgid(0, 0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        if user is not None and group is not None:
-            become(user, group, capable)
+        if identity is not None:
+            become(*identity)
         if _libc is not None:
             # After the change of user, which clears it.
             _libc.prctl(PR_SET_PDEATHSIG, stop_signal, 0, 0, 0)
@@ -98,6 +105,8 @@ def run(
 def become(user: int, group: int, capable: bool) -> None:
     if capable and _libc is not None:
         _libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # Without it access(2), by which PostgreSQL looks for its own programs, takes no notice of capabilities.
+        _libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setgid(group)
     os.setuid(user)
@@ -111,15 +120,14 @@ def keep(capability: int) -> bool:
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     # Two structures of effective, permitted, inheritable; the second is for capabilities from 32 on.
     sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)
-    return (
-        _libc.capset(header, sets) == 0
-        and _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0
-    )
+    failed = _libc.capset(header, sets) or _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0)
+    return not failed
 
 
 def watch(child: int, stop_signal: int, grace: float, wake_read: int) -> int:
     """Wait for the child, stopping it when the lifeline ends; its exit code, or minus its signal."""
-    lifeline, deadline = 0, None
+    lifeline: int | None = 0
+    deadline: float | None = None
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:

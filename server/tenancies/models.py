@@ -2,7 +2,8 @@
 
 from enum import StrEnum
 
-from sqlalchemy import ARRAY, Text, UniqueConstraint
+from sqlalchemy import Text, UniqueConstraint
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.database import Base, EnumText, NewId, Now, one_of

@@ -1,0 +1,63 @@
+"""GraphQL types of account types."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import strawberry
+
+from server.account_types import models
+from server.graphql.connections import Connection, Node, OrderDirection
+from server.graphql.ids import decode
+from server.graphql.scalars import expose
+from server.planner.mapping import SortKey, condition, connection, contains, table
+
+if TYPE_CHECKING:
+    from server.accounts.types import Account
+
+
+@strawberry.type(description="A named group of accounts: one organizational unit in AWS, and the boundary of access.")
+@table(models.AccountType, node="typ")
+class AccountType(Node):
+    name: str
+    foundation: bool = strawberry.field(
+        description="Holds Freehold's own accounts, so nobody may change what is in it."
+    )
+    organizational_unit_id: str | None = strawberry.field(description="As in AWS, `ou-...`; null until it exists.")
+    accounts: Connection[Annotated["Account", strawberry.lazy("server.accounts.types")]] = connection(
+        {"CREATED_AT": SortKey("{row}.created_at", "timestamptz")},
+        default=("CREATED_AT", False),
+        on={"account_type_id": "id"},
+        description="The accounts of this type, newest first.",
+    )
+
+
+@strawberry.input(one_of=True, description="Which account type.")
+class AccountTypeBy:
+    id: strawberry.ID | None = condition("{row}.id = {0}", "uuid", convert=lambda value: (decode(value, "typ"),))
+    name: str | None = condition("lower({row}.name) = lower({0})", "text", description="Whatever the case.")
+
+
+@strawberry.input
+class AccountTypeFilter:
+    foundation: bool | None = condition("{row}.foundation = {0}", "boolean")
+    search: str | None = contains("name", description="Part of the name, whatever the case.")
+
+
+class AccountTypeOrderField(StrEnum):
+    NAME = "NAME"
+    CREATED_AT = "CREATED_AT"
+
+
+expose(AccountTypeOrderField, "What account types are ordered by.", NAME="The name, whatever the case.")
+
+
+@strawberry.input
+class AccountTypeOrder:
+    field: AccountTypeOrderField
+    direction: OrderDirection
+
+
+ORDERS = {
+    AccountTypeOrderField.NAME: SortKey("lower({row}.name)", "text"),
+    AccountTypeOrderField.CREATED_AT: SortKey("{row}.created_at", "timestamptz"),
+}

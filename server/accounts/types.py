@@ -1,0 +1,167 @@
+"""GraphQL types of accounts."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import strawberry
+
+from server.account_types.types import AccountType
+from server.accounts import models
+from server.accounts.models import AccountOrigin, AccountRole, AccountStatus, ActorKind
+from server.graphql.connections import Connection, Node, OrderDirection
+from server.graphql.ids import decode
+from server.graphql.scalars import expose
+from server.planner.mapping import (
+    SortKey,
+    any_of,
+    column,
+    condition,
+    connection,
+    contains,
+    embedded,
+    table,
+    to_many,
+    to_one,
+)
+
+if TYPE_CHECKING:
+    from server.assurance.types import AccountSetup
+
+expose(
+    AccountRole,
+    "What an account is for.",
+    MEMBER="A workload's account.",
+    SECURITY="Holds the tenancy's security services.",
+    LOGGING="Holds the tenancy's logs.",
+    MANAGEMENT="The management account of the AWS Organization.",
+)
+expose(
+    AccountOrigin,
+    "How an account came under Freehold.",
+    CREATED="Freehold created it.",
+    ONBOARDED="It existed in the AWS Organization before.",
+)
+expose(
+    AccountStatus,
+    "Where an account is in its life.",
+    INITIALIZING="Being created and set up.",
+    ONBOARDING="Existed before, and is being set up.",
+    DISCOVERED="Seen in the AWS Organization, not under Freehold yet.",
+    ACTIVE="Every stage of its setup has completed.",
+    ERROR="Its first setup has failed; see the stages.",
+    CLOSING="AWS is closing it.",
+    CLOSED="Closed in AWS, which deletes it 90 days later.",
+    SUSPENDED="AWS has suspended it.",
+)
+expose(
+    ActorKind,
+    "What kind of actor did something.",
+    API_TOKEN="A program or a person with an API token.",
+    SYSTEM="Freehold.",
+)
+
+
+@strawberry.type(description="A key and value on an account, inside Freehold only.")
+@table(models.Tag)
+class Tag:
+    key: str
+    value: str
+
+
+@strawberry.type(description="Who did something, as they were named then.")
+class Actor:
+    kind: ActorKind
+    name: str
+    id: strawberry.ID | None = column(
+        "id", node="tok", description="The id of the API token; null for Freehold itself."
+    )
+
+
+@strawberry.type(description="An AWS account of the tenancy.")
+@table(models.Account, node="acc")
+class Account(Node):
+    name: str = strawberry.field(description="Unique in the tenancy, whatever the case.")
+    alias: str | None = strawberry.field(description="The IAM account alias, unique in AWS.")
+    email: str = strawberry.field(description="The e-mail address of the root user.")
+    aws_account_id: str | None = strawberry.field(description="Twelve digits; null until AWS has created it.")
+    role: AccountRole
+    origin: AccountOrigin
+    status: AccountStatus
+    account_type: AccountType = to_one(on={"id": "account_type_id"})
+    tags: list[Tag] = to_many(on={"account_id": "id"}, order=("key",), description="By key.")
+    setup: Annotated["AccountSetup", strawberry.lazy("server.assurance.types")] | None = to_one(
+        on={"account_id": "id"}, order=("-requested_at", "-id"), description="The latest setup."
+    )
+    setups: Connection[Annotated["AccountSetup", strawberry.lazy("server.assurance.types")]] = connection(
+        {"REQUESTED_AT": SortKey("{row}.requested_at", "timestamptz")},
+        default=("REQUESTED_AT", False),
+        on={"account_id": "id"},
+        description="Every setup, latest first.",
+    )
+    created_at: datetime
+    created_by: Actor = embedded("created_by_")
+    updated_at: datetime
+
+
+@strawberry.input(one_of=True, description="Which account.")
+class AccountBy:
+    id: strawberry.ID | None = condition("{row}.id = {0}", "uuid", convert=lambda value: (decode(value, "acc"),))
+    aws_account_id: str | None = condition("{row}.aws_account_id = {0}", "text")
+    name: str | None = condition("lower({row}.name) = lower({0})", "text", description="Whatever the case.")
+
+
+@strawberry.input(description="A tag that accounts must have.")
+class TagFilter:
+    key: str
+    value: str | None = strawberry.field(default=None, description="Any value when absent.")
+
+
+def _keys_and_values(tags: Sequence[dict[str, str]]) -> tuple[list[str], list[str | None]]:
+    return [tag["key"] for tag in tags], [tag.get("value") for tag in tags]
+
+
+@strawberry.input
+class AccountFilter:
+    status: list[AccountStatus] | None = any_of("status", description="Any of these.")
+    account_type_id: list[strawberry.ID] | None = any_of(
+        "account_type_id", type_="uuid", convert=lambda value: decode(value, "typ"), description="Any of these."
+    )
+    role: list[AccountRole] | None = any_of("role", description="Any of these.")
+    tag: list[TagFilter] | None = condition(
+        """not exists (
+            select from unnest({0}, {1}) wanted(key, value)
+            where not exists (
+                select from tag where tag.tenancy_id = {row}.tenancy_id and tag.account_id = {row}.id
+                and tag.key = wanted.key and (wanted.value is null or tag.value = wanted.value)))""",
+        "text[]",
+        "text[]",
+        convert=_keys_and_values,
+        description="All of these.",
+    )
+    search: str | None = contains(
+        "name", "email", "alias", "aws_account_id", description="Part of the name, e-mail, alias or AWS account id."
+    )
+
+
+class AccountOrderField(StrEnum):
+    NAME = "NAME"
+    CREATED_AT = "CREATED_AT"
+    UPDATED_AT = "UPDATED_AT"
+
+
+expose(AccountOrderField, "What accounts are ordered by.", NAME="The name, whatever the case.")
+
+
+@strawberry.input
+class AccountOrder:
+    field: AccountOrderField
+    direction: OrderDirection
+
+
+ORDERS = {
+    AccountOrderField.NAME: SortKey("lower({row}.name)", "text"),
+    AccountOrderField.CREATED_AT: SortKey("{row}.created_at", "timestamptz"),
+    AccountOrderField.UPDATED_AT: SortKey("{row}.updated_at", "timestamptz"),
+}

@@ -1,0 +1,145 @@
+"""The whole server in one constructor: what it serves, what it opens when it starts and closes when it stops."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from arq.connections import ArqRedis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route, WebSocketRoute
+
+from server.config import Settings
+from server.context import Context, Viewer
+from server.database import create_engine
+from server.graphql.endpoint import Endpoint
+from server.graphql.hub import Hub
+from server.graphql.schema import Schema
+from server.identity.service import Authenticator
+from server.outages import Outage
+from server.planner.reader import Reader
+from server.relay import connect, relay
+from server.schema import schema as the_schema
+from server.serving import create_server
+
+READY_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, schema: Schema = the_schema) -> Starlette:
+    """The ASGI application. It starts whether or not PostgreSQL and Redis answer, and serves as soon as they do.
+
+    Raises ConfigurationError when `database_url` or `redis_url` is not set.
+    """
+    database_url = settings.require("database_url")
+    engine = create_engine(database_url)
+    queue = connect(settings.require("redis_url"))
+    reader = Reader(database_url)
+    hub = Hub(database_url)
+    authenticator = Authenticator(engine)
+    reading = asyncio.Event()
+
+    def context_for(viewer: Viewer) -> Context:
+        return Context(viewer, engine, reader, hub)
+
+    async def authenticate(secret: str) -> Viewer | None:
+        if not reading.is_set():
+            raise ConnectionError("PostgreSQL has not answered since the start")
+        return await authenticator(secret)
+
+    endpoint = Endpoint(schema, authenticate, context_for, allowed_origins=settings.allowed_origins)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.dispose)
+            stack.push_async_callback(queue.aclose)
+            stack.push_async_callback(reader.close)
+            stack.push_async_callback(_stop, asyncio.create_task(_open_reader(reader, reading), name="open reader"))
+            await hub.open()
+            stack.push_async_callback(hub.close)
+            relaying = asyncio.create_task(relay(engine, queue, hub.outbox), name="relay")
+            stack.push_async_callback(_stop, relaying)
+            yield
+
+    async def ready(request: Request) -> Response:
+        return await _ready({"database": lambda: _ask_database(engine), "redis": lambda: _ask_redis(queue)})
+
+    return Starlette(
+        routes=[
+            Route("/graphql", endpoint),
+            WebSocketRoute("/graphql", endpoint),
+            Route("/console", lambda request: RedirectResponse("/graphql")),
+            Route("/healthz", lambda request: JSONResponse({"status": "ok"})),
+            Route("/readyz", ready),
+        ],
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=["POST"],
+                allow_headers=["authorization", "content-type"],
+                max_age=600,
+            )
+        ],
+        lifespan=lifespan,
+    )
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; returns when every connection is closed."""
+    with suppress(KeyboardInterrupt):
+        create_server(create_app(settings), settings.host, settings.port).run()
+
+
+async def _ready(checks: dict[str, Callable[[], Awaitable[None]]]) -> Response:
+    states = dict(zip(checks, await asyncio.gather(*(_state(ask) for ask in checks.values())), strict=True))
+    return JSONResponse(states, 200 if all(state == "ok" for state in states.values()) else 503)
+
+
+async def _state(ask: Callable[[], Awaitable[None]]) -> str:
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await ask()
+    except TimeoutError:
+        return f"no answer within {READY_SECONDS:g} s"
+    except Exception as error:
+        # The message may name users and hosts, and whoever asks here has shown no token.
+        logger.warning("Not ready: %s: %s", type(error).__name__, error)
+        return "unavailable"
+    return "ok"
+
+
+async def _ask_database(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
+async def _ask_redis(queue: ArqRedis) -> None:
+    await queue.ping()
+
+
+async def _open_reader(reader: Reader, opened: asyncio.Event) -> None:
+    """Open the reader, whose pool connects at once, as soon as PostgreSQL answers."""
+    outage = Outage(logger, "Requests are refused, PostgreSQL does not answer")
+    while not opened.is_set():
+        try:
+            await reader.open()
+        except Exception as error:
+            await asyncio.sleep(outage.begin(error))
+        else:
+            outage.end()
+            opened.set()
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,159 @@
+"""Mutations that begin or retry a setup: creating, changing and retrying an account."""
+
+from uuid import UUID
+
+import strawberry
+from strawberry.types import Info
+
+from server.accounts.models import ActorKind
+from server.accounts.service import Actor, TagValue
+from server.accounts.types import Account
+from server.assurance import requests
+from server.context import Context, Viewer
+from server.graphql.errors import UserError
+from server.graphql.mutations import mutate, mutation, node_id
+from server.identity.models import Role
+from server.planner import read_payload
+
+NAME = "1 to 50 letters, digits, spaces and ASCII punctuation other than < and >; unique, whatever the case."
+ALIAS = "3 to 63 lower-case letters, digits and single hyphens; unique over all of AWS."
+TAGS = "At most 100 tags, inside Freehold only."
+
+
+@strawberry.input
+class TagInput:
+    key: str = strawberry.field(description="1 to 128 letters, digits, spaces and + - = . _ : / @.")
+    value: str = strawberry.field(description="At most 256 letters, digits, spaces and + - = . _ : / @.")
+
+
+@strawberry.input
+class CreateAccountInput:
+    name: str = strawberry.field(description=NAME)
+    account_type_id: strawberry.ID
+    alias: str | None = strawberry.field(
+        default=None,
+        description=f"{ALIAS} Absent: made from the name; where AWS says it is taken, a short suffix is added.",
+    )
+    tags: list[TagInput] | None = strawberry.field(default=None, description=TAGS)
+    email: str | None = strawberry.field(
+        default=None,
+        description="6 to 64 characters, unique over all of AWS. Absent: made from the tenancy's template.",
+    )
+
+
+@strawberry.input
+class UpdateAccountInput:
+    account_id: strawberry.ID
+    name: str | None = strawberry.field(default=None, description=f"{NAME} Absent: unchanged.")
+    alias: str | None = strawberry.field(
+        default=None, description=f"{ALIAS} Absent: unchanged, or made from the new name where the old one was."
+    )
+    account_type_id: strawberry.ID | None = strawberry.field(default=None, description="Absent: unchanged.")
+    tags: list[TagInput] | None = strawberry.field(
+        default=None, description=f"{TAGS} They replace all that the account has. Absent: unchanged."
+    )
+    email: str | None = strawberry.field(
+        default=None, description="Only while AWS has not created the account. Absent: unchanged."
+    )
+
+
+@strawberry.input
+class RetryAccountSetupInput:
+    account_id: strawberry.ID
+    stage: str | None = strawberry.field(
+        default=None, description="The name of a failed stage. Absent: every failed stage of the latest setup."
+    )
+
+
+@strawberry.type
+class CreateAccountPayload:
+    account: Account | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class UpdateAccountPayload:
+    account: Account | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class RetryAccountSetupPayload:
+    account: Account | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class AssuranceMutation:
+    @mutation(
+        Role.OPERATOR,
+        races=requests.RACES,
+        description="Create an account. Its setup creates it in AWS and hardens it: follow it with `accountSetup`.",
+    )
+    async def create_account(self, info: Info[Context, None], input: CreateAccountInput) -> CreateAccountPayload:
+        viewer = info.context.viewer
+        account_type_id = node_id(input.account_type_id, "typ", "accountTypeId")
+        account_id = await mutate(
+            info,
+            lambda session: requests.create_account(
+                session,
+                actor(viewer),
+                viewer.tenancy_id,
+                name=input.name,
+                account_type_id=account_type_id,
+                alias=input.alias,
+                tags=tag_values(input.tags) or (),
+                email=input.email,
+            ),
+        )
+        return await read_payload(info, CreateAccountPayload, account=account_id)
+
+    @mutation(
+        Role.OPERATOR,
+        races=requests.RACES,
+        description="Change an account. A new name, alias or type begins a setup that brings AWS in line.",
+    )
+    async def update_account(self, info: Info[Context, None], input: UpdateAccountInput) -> UpdateAccountPayload:
+        account_id = node_id(input.account_id, "acc", "accountId")
+        account_type_id: UUID | None = None
+        if input.account_type_id is not None:
+            account_type_id = node_id(input.account_type_id, "typ", "accountTypeId")
+        await mutate(
+            info,
+            lambda session: requests.update_account(
+                session,
+                info.context.viewer.tenancy_id,
+                account_id,
+                name=input.name,
+                alias=input.alias,
+                email=input.email,
+                account_type_id=account_type_id,
+                tags=tag_values(input.tags),
+            ),
+        )
+        return await read_payload(info, UpdateAccountPayload, account=account_id)
+
+    @mutation(
+        Role.OPERATOR,
+        races=requests.RACES,
+        description="Retry what failed in the account's latest setup; stages that completed stay completed.",
+    )
+    async def retry_account_setup(
+        self, info: Info[Context, None], input: RetryAccountSetupInput
+    ) -> RetryAccountSetupPayload:
+        account_id = node_id(input.account_id, "acc", "accountId")
+        await mutate(
+            info,
+            lambda session: requests.retry_account_setup(
+                session, info.context.viewer.tenancy_id, account_id, input.stage
+            ),
+        )
+        return await read_payload(info, RetryAccountSetupPayload, account=account_id)
+
+
+def actor(viewer: Viewer) -> Actor:
+    return Actor(ActorKind.API_TOKEN, viewer.token_name, viewer.token_id)
+
+
+def tag_values(tags: list[TagInput] | None) -> list[TagValue] | None:
+    return None if tags is None else [TagValue(tag.key, tag.value) for tag in tags]

@@ -1,0 +1,73 @@
+"""The subscription that follows the setups of one account, event by event."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from uuid import UUID
+
+import strawberry
+from sqlalchemy import select
+from strawberry.types import Info
+
+from server.accounts.models import Account
+from server.assurance.types import SetupEvent
+from server.context import Context
+from server.database import transaction
+from server.graphql.errors import ErrorCode, coded
+from server.graphql.hub import Subscription as Reading
+from server.graphql.ids import InvalidId, decode
+from server.outages import is_away
+from server.planner import read_list
+
+BATCH = 100
+
+
+@strawberry.type
+class AssuranceSubscription:
+    @strawberry.subscription(  # type: ignore[untyped-decorator] # Strawberry types it only without a call
+        description="Every event of the account's setups after number `after`, then live: each once, in order, no gap."
+    )
+    async def account_setup(
+        self, info: Info[Context, None], account_id: strawberry.ID, after: int | None = 0
+    ) -> AsyncIterator[SetupEvent]:
+        cursor = after or 0
+        key = await _existing_account(info, account_id, cursor)
+        async with info.context.hub.subscription(info.context.viewer.tenancy_id, key, cursor) as reader:
+            while True:
+                await reader.wait()
+                async with aclosing(_unread(info, reader)) as events:
+                    async for event in events:
+                        yield event
+
+
+async def _existing_account(info: Info[Context, None], account_id: str, after: int) -> UUID:
+    """The account's key, if it is one of the viewer's; raises the error that the client sees."""
+    if after < 0:
+        raise coded(ErrorCode.VALIDATION, "`after` is the number of an event that was read, or 0 for all of them.")
+    try:
+        key = decode(account_id, "acc")
+    except InvalidId as error:
+        raise coded(ErrorCode.VALIDATION, str(error)) from None
+    tenancy_id = info.context.viewer.tenancy_id
+    async with transaction(info.context.engine, tenancy_id) as session:
+        found = await session.scalar(select(Account.id).where(Account.tenancy_id == tenancy_id, Account.id == key))
+    if found is None:
+        raise coded(ErrorCode.NOT_FOUND, "There is no account with this id.")
+    return key
+
+
+async def _unread(info: Info[Context, None], reader: Reading) -> AsyncGenerator[SetupEvent, None]:
+    """The events after the reader's cursor, which moves with each that is handed over."""
+    where = {"account_id": reader.account_id}
+    while True:
+        try:
+            events = await read_list(info, SetupEvent, where, after=("sequence", reader.cursor), limit=BATCH)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            # The hub wakes everybody when PostgreSQL is back.
+            return
+        for sequence, event in events:
+            reader.cursor = sequence
+            yield event
+        if len(events) < BATCH:
+            return

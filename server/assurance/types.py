@@ -1,0 +1,106 @@
+"""GraphQL types of account assurance: setups, stages, controls and events."""
+
+from datetime import datetime
+
+import strawberry
+
+from server.accounts.models import AccountRole
+from server.accounts.types import Account
+from server.assurance import models
+from server.assurance.models import SetupKind, SetupStatus, StageErrorClass, StageStatus
+from server.graphql.connections import Node
+from server.graphql.scalars import expose
+from server.planner.mapping import column, elements, embedded, snapshot, table, to_many, to_one
+
+expose(
+    SetupKind,
+    "Why a setup runs.",
+    CREATE="To create an account and harden it.",
+    ONBOARD="To harden an account that existed before.",
+    REASSURE="To check and harden an account once more.",
+)
+expose(
+    SetupStatus,
+    "How far a setup has come.",
+    PENDING="Waits for a worker.",
+    WAITING="A stage tries again at its `nextAttemptAt`.",
+    FAILED="A stage has failed; nothing goes on until it is retried.",
+)
+expose(
+    StageStatus,
+    "How far a stage has come.",
+    WAITING="Tries again at `nextAttemptAt`; `error` says why.",
+    FAILED="Goes on only when it is retried; `error` says why.",
+    SKIPPED="Does not apply to this account.",
+)
+expose(
+    StageErrorClass,
+    "What has to happen after an error.",
+    TRANSIENT="Nothing: it is tried again.",
+    PERMANENT="It would fail again as it is.",
+    NEEDS_PERSON="Somebody has to do what the message says, and then retry.",
+)
+
+
+@strawberry.type(description="A recommendation of a benchmark, such as CIS AWS Foundations 7.0, 3.1.4.")
+class Control:
+    benchmark: str
+    version: str
+    id: str = strawberry.field(description="Its number in that version of the benchmark; other versions number anew.")
+
+
+@strawberry.type(description="Why a stage waits or has failed.")
+class StageError:
+    code: str = strawberry.field(description="AWS's own code where there is one.")
+    message: str = strawberry.field(description="What happened, and what to do.")
+    class_: StageErrorClass = column("class", graphql_name="class")
+    aws_request_id: str | None = strawberry.field(description="What AWS Support asks for.")
+
+
+@strawberry.type(description="One step of a setup.")
+@table(models.Stage)
+class SetupStage:
+    name: str = strawberry.field(description="Stable; programs compare it.")
+    title: str = strawberry.field(description="For people.")
+    position: int = strawberry.field(description="From 1, in the order in which the stages run.")
+    status: StageStatus
+    attempts: int = strawberry.field(description="How often it has been started.")
+    started_at: datetime | None
+    finished_at: datetime | None
+    next_attempt_at: datetime | None = strawberry.field(description="When a WAITING stage tries again.")
+    controls: list[Control] = elements("controls", description="What it brings the account in line with.")
+    error: StageError | None = embedded("error_", when="code", description="The error of the last attempt.")
+
+
+@strawberry.type(description="One run of account assurance on one account.")
+@table(models.Setup, node="set")
+class AccountSetup(Node):
+    account: Account = to_one(on={"id": "account_id"})
+    kind: SetupKind
+    status: SetupStatus
+    stages: list[SetupStage] = to_many(on={"setup_id": "id"}, order=("position",), description="In the order they run.")
+    requested_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@strawberry.type(description="One change of a setup, with everything as it was then.")
+@table(models.Event)
+class SetupEvent:
+    sequence: int = strawberry.field(description="1, 2, 3... for each account, without a gap.")
+    at: datetime
+    account: Account = snapshot("account")
+    setup: AccountSetup = snapshot("setup")
+    stage: SetupStage | None = snapshot("stage", description="The stage that changed; null when only the setup did.")
+
+
+@strawberry.type(description="A stage as the workers of this installation would run it.")
+@table(models.StageDefinition, tenancy=None)
+class StageDefinition:
+    name: str = strawberry.field(description="Stable; programs compare it.")
+    title: str = strawberry.field(description="For people.")
+    description: str
+    position: int
+    controls: list[Control] = elements("controls", description="What it brings an account in line with.")
+    permissions: list[str] = strawberry.field(description="The AWS permissions it needs, as IAM actions.")
+    roles: list[AccountRole] = strawberry.field(description="The roles of accounts whose setups have it.")

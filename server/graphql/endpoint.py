@@ -1,0 +1,179 @@
+"""The GraphQL endpoint: HTTP, WebSocket and the page for people, over any schema.
+
+Who asks is decided by `authenticate`, what resolvers get by `context_for`; `planned` may answer an operation without
+the executor. Nothing here knows a domain.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+from strawberry.asgi import GraphQL
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.http.ides import get_graphql_ide_html
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.types.graphql import OperationType
+from strawberry.types.unset import UNSET, UnsetType
+
+from server.context import Context, Viewer
+from server.graphql.errors import ErrorCode, describe_fault
+from server.graphql.request import BadRequest, Operation, bearer_token, decode_json, read_operation
+from server.graphql.response import executed_response, planned_response, refusal
+from server.graphql.schema import Schema
+from server.graphql.websocket import Adapter, Connection, Handler
+
+Authenticate: TypeAlias = Callable[[str], Awaitable[Viewer | None]]
+# The operation's `data` as JSON, or None for one that the executor has to run.
+Planned: TypeAlias = Callable[[Operation, Context], Awaitable[bytes | None]]
+
+INIT_TIMEOUT = timedelta(seconds=10)
+SUBSCRIPTIONS_PER_CONNECTION = 100
+SECONDS_BETWEEN_TOKEN_CHECKS = 30.0
+_STATUS = {ErrorCode.UNAVAILABLE: 503, ErrorCode.VALIDATION: 400}
+
+
+class Endpoint(GraphQL[Any, None]):
+    """An ASGI application for the path `/graphql`."""
+
+    graphql_transport_ws_handler_class = Handler
+    websocket_adapter_class = Adapter
+
+    def __init__(
+        self,
+        schema: Schema,
+        authenticate: Authenticate,
+        context_for: Callable[[Viewer], Context],
+        *,
+        planned: Planned | None = None,
+        allowed_origins: Sequence[str] = (),
+        init_timeout: timedelta = INIT_TIMEOUT,
+        seconds_between_token_checks: float = SECONDS_BETWEEN_TOKEN_CHECKS,
+    ) -> None:
+        super().__init__(
+            schema,
+            allow_queries_via_get=False,
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+            connection_init_wait_timeout=init_timeout,
+            max_subscriptions_per_connection=SUBSCRIPTIONS_PER_CONNECTION,
+            allowed_origins=allowed_origins,
+        )
+        self.seconds_between_token_checks = seconds_between_token_checks
+        self._authenticate = authenticate
+        self._context_for = context_for
+        self._planned = planned
+        self._page = get_graphql_ide_html("graphiql")
+        self._page_headers = _page_headers(self._page)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            response = await self._respond(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await self.run(WebSocket(scope, receive, send))
+
+    async def _respond(self, request: Request) -> Response:
+        accept = request.headers.get("accept")
+        try:
+            if request.method == "POST":
+                return await self._post(request, accept)
+            if request.method == "GET" and _wants_page(request, accept):
+                return HTMLResponse(self._page, headers=self._page_headers)
+            raise BadRequest("Send GraphQL operations by POST.", 405, headers={"allow": "GET, POST"})
+        except BadRequest as refused:
+            return refusal(refused, accept)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception as error:
+            code, message = describe_fault(error)
+            return refusal(BadRequest(message, _STATUS.get(code, 500), code), accept)
+
+    async def _post(self, request: Request, accept: str | None) -> Response:
+        token = bearer_token(request.headers.get("authorization"))
+        viewer = None if token is None else await self._authenticate(token)
+        if viewer is None:
+            raise BadRequest(
+                "Send a valid API token in the header `Authorization: Bearer <token>`.",
+                401,
+                ErrorCode.UNAUTHENTICATED,
+                {"www-authenticate": "Bearer"},
+            )
+        operation = await read_operation(request)
+        context = self._context_for(viewer)
+        data = None if self._planned is None else await self._planned(operation, context)
+        if data is not None:
+            return planned_response(data, accept)
+        return await self._execute(operation, context, accept)
+
+    async def _execute(self, operation: Operation, context: Context, accept: str | None) -> Response:
+        try:
+            result = await self.schema.execute(
+                operation.query,
+                variable_values=operation.variables,
+                context_value=context,
+                operation_name=operation.operation_name,
+                allowed_operation_types=(OperationType.QUERY, OperationType.MUTATION),
+            )
+        except CannotGetOperationTypeError as error:
+            raise BadRequest(f"{error.as_http_error_reason().rstrip('.')}.") from None
+        except InvalidOperationTypeError:
+            raise BadRequest(
+                "Subscriptions need a WebSocket with the subprotocol graphql-transport-ws, at this same address."
+            ) from None
+        return executed_response(result, accept)
+
+    def decode_json(self, data: str | bytes) -> object:
+        """For the WebSocket adapter, which knows no other exception."""
+        try:
+            return decode_json(data)
+        except ValueError as error:
+            raise json.JSONDecodeError("invalid JSON", "", 0) from error
+
+    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Connection:
+        return Connection()
+
+    async def on_ws_connect(self, context: Connection) -> UnsetType:
+        """Accept the token of a socket, or raise ConnectionRejectionError; asked again while the socket is open."""
+        token = context.token
+        viewer = None if token is None else await self._authenticate(token)
+        if viewer is None:
+            raise ConnectionRejectionError
+        context.context = self._context_for(viewer)
+        acknowledge: UnsetType = UNSET
+        return acknowledge
+
+
+def _wants_page(request: Request, accept: str | None) -> bool:
+    return "query" not in request.query_params and any(kind in (accept or "*/*") for kind in ("text/html", "*/*"))
+
+
+def _page_headers(page: str) -> dict[str, str]:
+    """Only the page's own inline scripts and the CDN it names may run; it may talk to this server alone."""
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    policy = {
+        "default-src": "'none'",
+        "script-src": f"{hashes} https://unpkg.com",
+        "style-src": "'unsafe-inline' https://unpkg.com",
+        "font-src": "data: https://unpkg.com",
+        "img-src": "'self' data:",
+        "connect-src": "'self'",
+        "worker-src": "blob:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    return {
+        "content-security-policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-cache",
+    }

@@ -1,0 +1,85 @@
+"""Errors as clients see them: located and coded ones, user errors of mutations, and faults with nothing but an id."""
+
+import logging
+import secrets
+from collections.abc import Sequence
+from enum import StrEnum
+
+import asyncpg  # type: ignore[import-untyped]
+import strawberry
+from graphql import GraphQLError
+
+from server import errors
+from server.errors import UserErrorCode
+from server.outages import is_away
+
+logger = logging.getLogger(__name__)
+
+strawberry.enum(
+    UserErrorCode, description="What was wrong with the input. Programs branch on it, people read the message."
+)
+
+
+class ErrorCode(StrEnum):
+    """`extensions.code` of a top-level error."""
+
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    NOT_FOUND = "NOT_FOUND"
+    VALIDATION = "VALIDATION"
+    UNAVAILABLE = "UNAVAILABLE"
+    INTERNAL = "INTERNAL"
+
+
+@strawberry.type(description="One fault in a mutation's input; nothing was changed.")
+class UserError:
+    code: UserErrorCode
+    message: str
+    field: list[str] | None = strawberry.field(
+        default=None, description="The path below `input`; null when no field is at fault."
+    )
+
+
+def user_error(error: errors.UserError) -> UserError:
+    return UserError(code=error.code, message=error.message, field=None if error.field is None else list(error.field))
+
+
+def coded(code: ErrorCode, message: str) -> GraphQLError:
+    """An error to raise in a resolver: graphql-core adds where it happened, and the client sees `extensions.code`."""
+    return GraphQLError(message, extensions={"code": code.value})
+
+
+UNAVAILABLE = "The database does not answer at the moment; try again shortly."
+
+
+def describe_fault(fault: BaseException) -> tuple[ErrorCode, str]:
+    """The code and message for an exception that nobody expected. Its details go to the log, not to the client."""
+    if is_away(fault):
+        logger.warning("A request found no database: %s: %s", type(fault).__name__, fault)
+        return ErrorCode.UNAVAILABLE, UNAVAILABLE
+    cause: BaseException | None = fault
+    while cause is not None:
+        if isinstance(cause, asyncpg.CharacterNotInRepertoireError | asyncpg.UntranslatableCharacterError):
+            return ErrorCode.VALIDATION, "Text cannot contain the character U+0000."
+        cause = cause.__cause__
+    error_id = secrets.token_hex(8)
+    logger.error("Error id %s", error_id, exc_info=fault)
+    return ErrorCode.INTERNAL, f"Something went wrong on our side. Error id: {error_id}"
+
+
+def presentable(found: Sequence[GraphQLError] | None) -> list[GraphQLError] | None:
+    """The errors of a result as a client may see them: what was raised on purpose as it is, the rest described."""
+    return None if found is None else [_presentable(error) for error in found]
+
+
+def _presentable(error: GraphQLError) -> GraphQLError:
+    fault = error.original_error
+    if fault is None or isinstance(fault, GraphQLError):
+        return error
+    if error.path is None and isinstance(fault, ValueError | TypeError):
+        # A custom scalar refused a value, in its own words.
+        return error
+    code, message = describe_fault(fault)
+    return GraphQLError(
+        message, error.nodes, error.source, error.positions, error.path, extensions={"code": code.value}
+    )

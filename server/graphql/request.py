@@ -1,0 +1,111 @@
+"""GraphQL over HTTP, the request: from bytes that may be anything to an operation, or to a refusal with a reason."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from server.graphql.errors import ErrorCode
+
+LARGEST_BODY = 1024 * 1024
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class BadRequest(Exception):
+    """The request cannot be executed; `status` and the message go to the client."""
+
+    def __init__(
+        self,
+        message: str,
+        status: int = 400,
+        code: ErrorCode = ErrorCode.VALIDATION,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.headers = headers or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    query: str
+    operation_name: str | None
+    variables: dict[str, Any] | None
+
+
+def decode_json(data: bytes | str) -> Any:
+    """Decode JSON strictly; raises ValueError for whatever is no JSON, or holds text that is no Unicode."""
+    encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    try:
+        value = json.loads(encoded.decode(), parse_constant=_refuse_constant)
+        if _SURROGATE.search(encoded):
+            # Pairs are one character by now; a half of one cannot be sent to PostgreSQL or back to the client.
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def bearer_token(authorization: object) -> str | None:
+    """The token in the value of an `Authorization` header."""
+    if not isinstance(authorization, str):
+        return None
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+async def read_operation(request: Request) -> Operation:
+    """The operation in the body of a POST; raises BadRequest."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise BadRequest("Send the operation as JSON, with the content type application/json.", 415)
+    try:
+        body = decode_json(await _read_body(request))
+    except ValueError:
+        raise BadRequest("The body is not valid JSON.") from None
+    if isinstance(body, list):
+        raise BadRequest("Send one operation a request; batches are not supported.")
+    if not isinstance(body, dict):
+        raise BadRequest("The body must be a JSON object.")
+    return operation_from(body)
+
+
+def operation_from(message: dict[str, Any]) -> Operation:
+    """The operation in a decoded request, by HTTP or by WebSocket; raises BadRequest."""
+    query = message.get("query")
+    if not isinstance(query, str) or not query.strip():
+        raise BadRequest("`query` must be a string with a GraphQL document.")
+    operation_name = message.get("operationName")
+    if not isinstance(operation_name, str | None):
+        raise BadRequest("`operationName` must be a string or null.")
+    for name in ("variables", "extensions"):
+        if not isinstance(message.get(name), dict | None):
+            raise BadRequest(f"`{name}` must be an object or null.")
+    return Operation(query, operation_name, message.get("variables"))
+
+
+async def _read_body(request: Request) -> bytes:
+    too_large = BadRequest(f"The body is larger than {LARGEST_BODY} bytes.", 413)
+    if _announced_length(request.headers) > LARGEST_BODY:
+        raise too_large
+    body = bytearray()
+    # A body in chunks announces no length.
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            raise too_large
+    return bytes(body)
+
+
+def _announced_length(headers: Headers) -> int:
+    length = headers.get("content-length", "0")
+    return int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else 0
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

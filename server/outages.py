@@ -1,0 +1,59 @@
+"""How it looks when PostgreSQL or Redis is away, and how a loop waits: one line when it goes, one when it returns."""
+
+import logging
+import random
+
+import asyncpg  # type: ignore[import-untyped]
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+_AWAY = (
+    OSError,  # and with it TimeoutError and every refused, reset or unresolved connection
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    RedisConnectionError,
+    PoolTimeoutError,
+)
+FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Whether the error, or one behind it, says that PostgreSQL or Redis cannot be reached just now."""
+    while error is not None:
+        if isinstance(error, asyncpg.DataError):
+            return False
+        if isinstance(error, _AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+            return True
+        error = error.__cause__
+    return False
+
+
+class Outage:
+    """Counts the failures of one loop in a row and logs the first and the end of them, not each."""
+
+    def __init__(self, logger: logging.Logger, consequence: str) -> None:
+        self._logger = logger
+        self._consequence = consequence
+        self._failures = 0
+
+    def begin(self, error: Exception) -> float:
+        """Note a failure; returns the seconds to wait before the next try. What is no outage logs its traceback."""
+        self._failures += 1
+        if self._failures == 1:
+            expected = is_away(error) or isinstance(error, RedisError)
+            self._logger.warning(
+                "%s: %s: %s", self._consequence, type(error).__name__, error, exc_info=None if expected else error
+            )
+        delay: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures - 1, 10))
+        # Processes that lost the same server do not all come back in the same instant.
+        return delay * random.uniform(0.5, 1)  # noqa: S311 - no secret
+
+    def end(self) -> None:
+        if self._failures:
+            self._logger.info("%s: over after %d tries", self._consequence, self._failures)
+        self._failures = 0

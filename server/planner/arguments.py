@@ -1,0 +1,162 @@
+"""Arguments of fields, checked: pages, cursors and conditions. Nothing here depends on what is selected below the field."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from graphql import GraphQLArgument, GraphQLError, GraphQLInputObjectType, Node, get_named_type
+
+from server.errors import UserErrorCode
+from server.planner.mapping import MAPPING, Condition, Pages
+
+DEFAULT_PAGE = 50
+LARGEST_PAGE = 100
+LARGEST_LIST = 100
+CURSOR_VERSION = 1
+CURSOR_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class InvalidArgument(ValueError):
+    """What is wrong with an argument, for the caller; `field` is its path below the field that takes it."""
+
+    def __init__(self, message: str, *field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+    def located(self, node: Node, path: tuple[str, ...]) -> GraphQLError:
+        """The error of the response: at `node` of the document, with the response keys to the argument."""
+        extensions = {"code": UserErrorCode.VALIDATION.value, "field": [*path, *self.field]}
+        return GraphQLError(str(self), node, extensions=extensions)
+
+
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """A condition in force, and where its values begin among those of its field."""
+
+    condition: Condition
+    first_value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The shape of a page: all that decides its SQL. The values are the limit, `after`, `before`, then the conditions'."""
+
+    order: str
+    ascending: bool
+    backward: bool
+    after: bool
+    before: bool
+    restrictions: tuple[Restriction, ...]
+
+
+LIMIT, AFTER, BEFORE, CONDITIONS = 0, 1, 3, 5
+
+
+def read_page(
+    pages: Pages, name: str, arguments: Mapping[str, Any], definitions: Mapping[str, GraphQLArgument]
+) -> tuple[Page, list[object]]:
+    """The page asked for and its values; `name` tells the cursors of this list from those of another."""
+    backward, limit = _size(arguments)
+    order, ascending = _order(pages, arguments.get("orderBy"))
+    values: list[object] = [limit]
+    for argument in ("after", "before"):
+        cursor = arguments.get(argument)
+        expected = [CURSOR_VERSION, name, order, ascending]
+        values += (None, None) if cursor is None else _decode_cursor(cursor, argument, expected, pages.keys[order].type)
+    restrictions: list[Restriction] = []
+    if given := arguments.get("filter"):
+        restrictions = read_conditions(given, definitions["filter"], values, "filter")
+    after, before = (arguments.get(argument) is not None for argument in ("after", "before"))
+    return Page(order, ascending, backward, after, before, tuple(restrictions)), values
+
+
+def read_conditions(
+    given: Mapping[str, Any], definition: GraphQLArgument, values: list[object], argument: str
+) -> list[Restriction]:
+    """The conditions an input object sets; their values are added to `values`."""
+    input_type = get_named_type(definition.type)
+    assert isinstance(input_type, GraphQLInputObjectType)
+    restrictions: list[Restriction] = []
+    for name, value in given.items():
+        if value is None or value == []:
+            continue
+        condition = input_type.fields[name].extensions["strawberry-definition"].metadata[MAPPING]
+        restrictions.append(Restriction(condition, len(values)))
+        try:
+            _check_length(value)
+            values += checked(condition.convert(value))
+        except ValueError as error:
+            raise InvalidArgument(f"`{name}`: {error}", argument, name) from None
+    return restrictions
+
+
+def checked(values: Iterable[object]) -> list[object]:
+    """The values, as PostgreSQL can hold them: raises ValueError for text it cannot."""
+    values = list(values)
+    for value in values:
+        if isinstance(value, str):
+            _check_text(value)
+        elif isinstance(value, list):
+            checked(value)
+    return values
+
+
+def cursor_prefix(name: str, page: Page) -> str:
+    """The fixed beginning of a cursor's JSON; the sort key and the id follow."""
+    return json.dumps([CURSOR_VERSION, name, page.order, page.ascending])[:-1]
+
+
+def _size(arguments: Mapping[str, Any]) -> tuple[bool, int]:
+    first, last = arguments.get("first"), arguments.get("last")
+    if first is not None and last is not None:
+        raise InvalidArgument("Give `first` or `last`, not both.", "last")
+    for name, size in (("first", first), ("last", last)):
+        if size is not None and not 1 <= size <= LARGEST_PAGE:
+            raise InvalidArgument(f"`{name}` must be from 1 to {LARGEST_PAGE}, not {size}.", name)
+    if first is None and last is None:
+        return arguments.get("before") is not None and arguments.get("after") is None, DEFAULT_PAGE
+    return (True, last) if last is not None else (False, first)  # type: ignore[return-value] # one of them is given
+
+
+def _order(pages: Pages, given: Mapping[str, Any] | None) -> tuple[str, bool]:
+    if given is None:
+        return pages.default
+    return str(given["field"]), str(given["direction"]) == "ASC"
+
+
+def _decode_cursor(cursor: str, argument: str, expected: list[object], type_: str) -> tuple[object, UUID]:
+    try:
+        *context, key, id_ = json.loads(
+            base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        )
+        if context[:2] != expected[:2]:
+            raise InvalidArgument(f"`{argument}` is a cursor of another list; use one from this list.", argument)
+        if context != expected:
+            raise InvalidArgument(
+                f"`{argument}` is a cursor of another order; use one from a page with the same `orderBy`.", argument
+            )
+        value = datetime.strptime(key, CURSOR_TIME).replace(tzinfo=UTC) if type_ == "timestamptz" else _check_text(key)
+        return value, UUID(id_)
+    except InvalidArgument:
+        raise
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise InvalidArgument(f"`{argument}` is not a cursor; use one from `pageInfo` or `edges`.", argument) from None
+
+
+def _check_text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("A NUL character is not allowed.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("Half of a surrogate pair is not a character.") from None
+    return value
+
+
+def _check_length(value: object) -> None:
+    if isinstance(value, list) and len(value) > LARGEST_LIST:
+        raise ValueError(f"At most {LARGEST_LIST} values, not {len(value)}.")

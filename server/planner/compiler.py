@@ -1,0 +1,275 @@
+"""From a selection to one SQL statement in which PostgreSQL builds the response's JSON.
+
+Every relation is a query of one text value `j`, joined laterally to the row that holds it. Identifiers and SQL come
+from the mapping alone; whatever a request brings is a bound value.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from graphql import GraphQLObjectType, get_named_type, is_abstract_type, is_non_null_type
+from sqlalchemy.dialects import postgresql
+
+from server.context import Viewer
+from server.planner import json_text, pages
+from server.planner.arguments import InvalidArgument, Restriction, checked, read_conditions
+from server.planner.json_text import JsonObject
+from server.planner.mapping import (
+    ByNodeId,
+    Column,
+    Computed,
+    Elements,
+    Embedded,
+    Mapped,
+    Pages,
+    Related,
+    Snapshot,
+    ToMany,
+    ToOne,
+    quote,
+)
+from server.planner.rows import NO_ROW, Row, Selected, Unmapped, column_value, mapping_of, source_of
+from server.planner.selection import Operation
+from server.planner.statement import Call, Placeholders, Statement
+
+# Under this key, which no response key can equal, an object of an interface says which type it is of.
+TYPE_KEY = ":type"
+
+Where: TypeAlias = Callable[[Row], list[str]]
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_ELEMENT_TYPES = {"Int": "integer", "Boolean": "boolean"}
+
+
+class Compiler:
+    """Compiles within one operation for one viewer; one compiler makes one statement."""
+
+    def __init__(self, operation: Operation, viewer: Viewer) -> None:
+        self.operation = operation
+        self.placeholders = Placeholders()
+        self._viewer = viewer
+        self._tenancy = self.placeholders.given([viewer.tenancy_id])
+        self._aliases = 0
+
+    def statement(self, query: str) -> Statement:
+        """The statement of a finished query of one JSON text."""
+        return self.placeholders.statement(f"coalesce(({query}), 'null')")
+
+    # Queries of one JSON text; no row means null.
+
+    def root(self, selected: Selected) -> str:
+        """A field of the query type."""
+        return self._query(selected.mapped, selected, NO_ROW)
+
+    def one(self, type_: GraphQLObjectType, selected: Selected, where: Where, order: Sequence[str] = ()) -> str:
+        """The first row of a type's table that meets `where`."""
+        row = self.scan(type_)
+        joins: list[str] = []
+        json = self.body(type_, selected, row, joins)
+        return f"select {json} as j {self.source(row, where(row), joins)} {_order(order, row)} limit 1"
+
+    def along(self, selected: Selected, path: Sequence[str], query: Callable[[Selected], str]) -> str:
+        """`query` for every occurrence of the field at `path`, in Python names, in objects by response key."""
+        if not path:
+            return query(selected)
+        json = JsonObject()
+        for child in self.children(selected.target, selected):
+            if child.python_name == path[0]:
+                json.member(child.key, f"coalesce(({self.along(child, path[1:], query)}), 'null')")
+        return f"select {json} as j"
+
+    def _query(self, mapped: Mapped, selected: Selected, parent: Row) -> str:
+        match mapped:
+            case ToOne():
+                where = self._where(mapped, selected, parent)
+                return self.one(selected.target, selected, where, mapped.order)
+            case ToMany():
+                return self._many(mapped, selected, parent)
+            case Pages():
+                return pages.query(self, mapped, selected, parent)
+            case Elements():
+                return self._elements(mapped, selected, parent)
+            case Snapshot():
+                return self._snapshot(mapped, selected, parent)
+            case ByNodeId():
+                return self._node(mapped, selected)
+        raise Unmapped(f"{selected} cannot be read on its own")
+
+    def _many(self, mapped: ToMany, selected: Selected, parent: Row) -> str:
+        row = self.scan(selected.target)
+        joins: list[str] = []
+        json = self.body(selected.target, selected, row, joins)
+        source = self.source(row, related(mapped, row, parent), joins)
+        return self._array(f"select {json} as j {source} {_order(mapped.order, row)}")
+
+    def _elements(self, mapped: Elements, selected: Selected, parent: Row) -> str:
+        row = Row(self.alias(), kept=True)
+        types = {
+            _column_of(selected.target, name): _ELEMENT_TYPES.get(get_named_type(field.type).name, "text")
+            for name, field in selected.target.fields.items()
+        }
+        definition = ", ".join(f"{quote(name)} {type_}" for name, type_ in types.items())
+        source = (
+            f"rows from (jsonb_to_recordset({parent.column(mapped.column)}) as ({definition})) with ordinality"
+            f" as {row.alias}({', '.join(map(quote, types))}, ordinality)"
+        )
+        json = self.body(selected.target, selected, row, [])
+        return self._array(f"select {json} as j from {source} order by {row.alias}.ordinality")
+
+    def _array(self, rows: str) -> str:
+        elements = json_text.array("string_agg(element.j, ',')")
+        return f"select {elements} as j from ({rows}) element"
+
+    def _snapshot(self, mapped: Snapshot, selected: Selected, parent: Row) -> str:
+        row = Row(self.alias(), source_of(selected.target), kept=True)
+        assert row.source is not None
+        joins: list[str] = []
+        json = self.body(selected.target, selected, row, joins)
+        kept = parent.column(mapped.column)
+        return (
+            f"select {json} as j from jsonb_populate_record(null::{quote(row.source.table.name)}, {kept}) {row.alias}"
+            f" {' '.join(joins)} where jsonb_typeof({kept}) = 'object'"
+        )
+
+    def _node(self, mapped: ByNodeId, selected: Selected) -> str:
+        def read(arguments: Mapping[str, Any]) -> tuple[str, list[object]]:
+            try:
+                prefix, key = mapped.parse(arguments["id"])
+            except ValueError as error:
+                raise InvalidArgument(f"`id`: {error}", "id") from None
+            return prefix, [key]
+
+        prefix, group = self.call(selected, read)
+        interface = get_named_type(selected.field.type)
+        assert is_abstract_type(interface)
+        for type_ in self.operation.schema.get_possible_types(interface):
+            if source_of(type_).node == prefix:
+                return self.one(
+                    type_, selected, lambda row: [f"{row.column('id')} = {self.placeholders.use(group, 0, 'uuid')}"]
+                )
+        return "select null::text as j"
+
+    # Rows, their tables and their conditions.
+
+    def alias(self) -> str:
+        self._aliases += 1
+        return f"t{self._aliases}"
+
+    def scan(self, type_: GraphQLObjectType) -> Row:
+        """A new row of the type's table."""
+        return Row(self.alias(), source_of(type_))
+
+    def source(self, row: Row, where: Sequence[str], joins: Sequence[str] = ()) -> str:
+        """The `from` and `where` of a row's table, which is never read without the viewer's tenancy if it has one."""
+        assert row.source is not None
+        column = row.source.tenancy
+        tenancy = [f"{row.column(column)} = {self.tenancy()}"] if column else []
+        conditions = " and ".join([*tenancy, *where]) or "true"
+        return f"from {quote(row.source.table.name)} {row.alias} {' '.join(joins)} where {conditions}"
+
+    def tenancy(self) -> str:
+        return self.placeholders.use(self._tenancy, 0, "uuid")
+
+    def call(
+        self, selected: Selected, read: Callable[[Mapping[str, Any]], tuple[Any, list[object]]]
+    ) -> tuple[Any, int]:
+        """Reads the arguments of a field; returns their shape and the group of their values."""
+        return self.placeholders.called(Call(selected.field, selected.nodes[0], selected.path, read), self.operation)
+
+    def equals(self, type_: GraphQLObjectType, values: Mapping[str, object]) -> Where:
+        """A condition: each column equals its value."""
+        table = source_of(type_).table
+        group = self.placeholders.given(checked(values.values()))
+        types = [str(table.c[column].type.compile(dialect=_DIALECT)) for column in values]
+        return lambda row: [
+            f"{row.column(column)} = {self.placeholders.use(group, position, types[position])}"
+            for position, column in enumerate(values)
+        ]
+
+    def restricted(self, restrictions: Sequence[Restriction], group: int, row: Row) -> list[str]:
+        """The conditions of a filter or a lookup on a row."""
+        conditions = []
+        for restriction in restrictions:
+            condition, first = restriction.condition, restriction.first_value
+            values = (self.placeholders.use(group, first + n, type_) for n, type_ in enumerate(condition.types))
+            conditions.append(f"({condition.sql.format(*values, row=row.alias)})")
+        return conditions
+
+    def _where(self, mapped: ToOne, selected: Selected, parent: Row) -> Where:
+        viewer = {column: getattr(self._viewer, attribute) for column, attribute in mapped.viewer.items()}
+        is_viewers = self.equals(selected.target, viewer)
+        is_looked_up = self._looked_up(mapped.by, selected) if mapped.by else None
+        return lambda row: [
+            *related(mapped, row, parent),
+            *is_viewers(row),
+            *(is_looked_up(row) if is_looked_up else ()),
+        ]
+
+    def _looked_up(self, argument: str, selected: Selected) -> Where:
+        def read(arguments: Mapping[str, Any]) -> tuple[list[Restriction], list[object]]:
+            values: list[object] = []
+            restrictions = read_conditions(arguments[argument], selected.field.args[argument], values, argument)
+            return restrictions, values
+
+        restrictions, group = self.call(selected, read)
+        return lambda row: self.restricted(restrictions, group, row)
+
+    # Objects and their fields.
+
+    def children(self, type_: GraphQLObjectType, selected: Selected) -> list[Selected]:
+        """The fields selected below a field for a type."""
+        return [
+            Selected(type_, nodes, (*selected.path, key))
+            for key, nodes in self.operation.fields(type_, selected.nodes).items()
+        ]
+
+    def body(self, type_: GraphQLObjectType, selected: Selected, row: Row, joins: list[str]) -> JsonObject:
+        """The JSON object of a row; what its relations need is added to `joins`."""
+        json = JsonObject()
+        if selected.name in selected.parent.fields and is_abstract_type(get_named_type(selected.field.type)):
+            json.fixed(TYPE_KEY, f'"{type_.name}"')
+        for child in self.children(type_, selected):
+            if child.name == "__typename":
+                json.fixed(child.key, f'"{type_.name}"')
+            else:
+                json.member(child.key, self._field(child, row, joins))
+        return json
+
+    def _field(self, selected: Selected, row: Row, joins: list[str]) -> str:
+        match selected.mapped:
+            case Column() as mapped:
+                return _leaf(column_value(mapped, selected, row), selected, row)
+            case Computed(sql):
+                return _leaf(f"({sql.format(row=row.alias)})", selected, row)
+            case Embedded(prefix, when):
+                embedded = Row(row.alias, None, row.prefix + prefix, row.kept)
+                json = self.body(selected.target, selected, embedded, joins)
+                return f"case when {embedded.column(when)} is null then 'null' else {json} end" if when else str(json)
+            case mapped:
+                alias = self.alias()
+                joins.append(f"left join lateral ({self._query(mapped, selected, row)}) {alias} on true")
+                return f"coalesce({alias}.j, 'null')"
+
+
+def related(mapped: Related, row: Row, parent: Row) -> list[str]:
+    """The conditions that make `row` one of the rows related to `parent`."""
+    return [
+        *(f"{row.column(theirs)} = {parent.column(ours)}" for theirs, ours in mapped.on.items()),
+        *(f"{row.column(name)} = {json_text.literal(value)}" for name, value in mapped.where.items()),
+    ]
+
+
+def _order(order: Sequence[str], row: Row) -> str:
+    keys = [f"{row.column(name.removeprefix('-'))}{' desc' if name.startswith('-') else ''}" for name in order]
+    return f"order by {', '.join(keys)}" if keys else ""
+
+
+def _leaf(expression: str, selected: Selected, row: Row) -> str:
+    json = json_text.leaf(expression, selected.field.type)
+    return json if is_non_null_type(selected.field.type) and not row.kept else f"coalesce({json}, 'null')"
+
+
+def _column_of(type_: GraphQLObjectType, name: str) -> str:
+    mapped = mapping_of(type_.fields[name], f"{type_.name}.{name}")
+    assert isinstance(mapped, Column), f"{type_.name}.{name} lies in a JSON array, so it can only be a column"
+    return mapped.name

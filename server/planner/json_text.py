@@ -1,0 +1,84 @@
+"""SQL that builds JSON as text: twice as fast in PostgreSQL as its JSON constructors."""
+
+from graphql import GraphQLOutputType, get_named_type, get_nullable_type, is_enum_type, is_list_type
+
+RFC3339 = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
+
+
+class JsonText:
+    """A concatenation of fixed text and SQL expressions of type text."""
+
+    def __init__(self, text: str = "") -> None:
+        self._parts: list[tuple[bool, str]] = []
+        self.text(text)
+
+    def text(self, text: str) -> "JsonText":
+        if self._parts and self._parts[-1][0]:
+            text = self._parts.pop()[1] + text
+        if text:
+            self._parts.append((True, text))
+        return self
+
+    def sql(self, expression: str) -> "JsonText":
+        self._parts.append((False, f"({expression})"))
+        return self
+
+    def __str__(self) -> str:
+        return " || ".join(literal(part) if fixed else part for fixed, part in self._parts) or "''"
+
+
+class JsonObject:
+    """A JSON object, one member at a time."""
+
+    def __init__(self) -> None:
+        self._text = JsonText()
+        self._separator = "{"
+
+    def fixed(self, key: str, json: str) -> None:
+        self._text.text(f'{self._separator}"{key}":{json}')
+        self._separator = ","
+
+    def member(self, key: str, sql: str) -> None:
+        self.fixed(key, "")
+        self._text.sql(sql)
+
+    def __str__(self) -> str:
+        return str(self._text.text("{}" if self._separator == "{" else "}"))
+
+
+def literal(text: str) -> str:
+    """A SQL string literal of text that comes from the schema."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def array(elements: str) -> str:
+    """A JSON array from comma-joined elements, which may be SQL null for none."""
+    return f"'[' || coalesce({elements}, '') || ']'"
+
+
+def timestamp(expression: str) -> str:
+    """RFC 3339 in UTC, always with microseconds."""
+    return f"to_char({expression} at time zone 'UTC', {RFC3339})"
+
+
+def node_id(expression: str, prefix: str) -> str:
+    return f"'{prefix}_' || replace({expression}::text, '-', '')"
+
+
+def leaf(expression: str, type_: GraphQLOutputType) -> str:
+    """A scalar, an enum or a list of them, as JSON; SQL null stays null."""
+    if is_list_type(get_nullable_type(type_)):
+        return f"to_json({expression})::text"
+    named = get_named_type(type_)
+    if named.name in {"Int", "Boolean", "JSON"}:
+        return f"{expression}::text"
+    if named.name == "DateTime":
+        return quoted(timestamp(expression))
+    # Neither needs escaping: ids are hexadecimal, and a check constraint holds every enum column to its names.
+    if named.name == "ID" or is_enum_type(named):
+        return quoted(expression)
+    return f"to_json({expression})::text"
+
+
+def quoted(expression: str) -> str:
+    return f"""'"' || {expression} || '"'"""

@@ -1,0 +1,284 @@
+"""How a GraphQL type lies in the database, declared beside its fields.
+
+    @strawberry.type
+    @table(models.Account, node="acc")
+    class Account(Node):
+        name: str                                                    # the column `name`
+        account_type: AccountType = to_one(on={"id": "account_type_id"})
+        tags: list[Tag] = to_many(on={"account_id": "id"}, order=("key",))
+
+A field that declares nothing is the column of the same name in snake_case. `on` joins the target's columns (left) to
+the columns of the row that holds the field (right). SQL given here is source code: it is formatted with the row's alias
+as `{row}` and with placeholders as `{0}`, `{1}`, and never with anything from a request.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+
+import sqlalchemy
+import strawberry
+from strawberry.annotation import StrawberryAnnotation
+from strawberry.types.arguments import StrawberryArgument
+
+from server.database import Base
+
+MAPPING = "mapping"
+
+T = TypeVar("T")
+On: TypeAlias = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The table behind a type. `tenancy` is the column every statement compares; None only for a table all tenancies share."""
+
+    table: sqlalchemy.Table
+    tenancy: str | None
+    node: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the row; `node` is the prefix of the id it holds, where that is not the type's own."""
+
+    name: str
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A SQL expression over `{row}`."""
+
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """An object whose columns lie in the same row and begin with `prefix`; null when its column `when` is."""
+
+    prefix: str
+    when: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """The objects of a jsonb array in the column."""
+
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A row of the target's table as it was when it was kept in the jsonb column; null when the column is."""
+
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """Rows of the target's table; a leading `-` in `order` is descending. A to-one is the first of them, or null."""
+
+    on: On = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToOne(Related):
+    # Columns compared with an attribute of the viewer.
+    viewer: On = field(default_factory=dict)
+    # An argument whose input type carries a condition on each field.
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToMany(Related):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ByNodeId:
+    """The row of any type, from the argument `id`; `parse` takes it apart and raises ValueError."""
+
+    parse: Callable[[str], tuple[str, UUID]]
+
+
+@dataclass(frozen=True, slots=True)
+class SortKey:
+    """What a list is ordered by, before the id; `type` is `text` or `timestamptz`."""
+
+    sql: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """A connection: pages of the target's rows, ordered by one of `keys` and then by id."""
+
+    keys: Mapping[Any, SortKey]
+    default: tuple[str, bool]
+    on: On
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What one field of an input restricts: SQL over `{row}`, `{tenancy}` and the values `convert` makes of the input.
+
+    `convert` raises ValueError with a sentence for the caller.
+    """
+
+    sql: str
+    types: tuple[str, ...]
+    convert: Callable[[Any], Sequence[object]]
+
+
+Mapped: TypeAlias = Column | Computed | Embedded | Elements | Snapshot | ToOne | ToMany | ByNodeId | Pages
+
+
+def table(model: type[Base], *, node: str | None = None, tenancy: str | None = "tenancy_id") -> Callable[[T], T]:
+    """Class decorator: the type's rows are those of `model`; `node` is the prefix of its ids."""
+
+    def decorate(cls: T) -> T:
+        source = sqlalchemy.inspect(model).local_table
+        assert isinstance(source, sqlalchemy.Table)
+        assert tenancy is None or tenancy in source.c, f"{source.name} has no column {tenancy}"
+        cls.__source__ = Source(source, tenancy, node)  # type: ignore[attr-defined]
+        return cls
+
+    return decorate
+
+
+def column(
+    name: str, *, node: str | None = None, graphql_name: str | None = None, description: str | None = None
+) -> Any:
+    """A column of another name, or one that holds the id of another type's row."""
+    return _field(Column(name, node), description, name=graphql_name)
+
+
+def computed(sql: str, *, description: str | None = None) -> Any:
+    """A SQL expression over `{row}`; its type is the field's."""
+    return _field(Computed(sql), description)
+
+
+def embedded(prefix: str, *, when: str | None = None, description: str | None = None) -> Any:
+    return _field(Embedded(prefix, when), description)
+
+
+def elements(column: str, *, description: str | None = None) -> Any:
+    return _field(Elements(column), description)
+
+
+def snapshot(column: str, *, description: str | None = None) -> Any:
+    return _field(Snapshot(column), description)
+
+
+def to_one(
+    *, on: On | None = None, where: On | None = None, order: tuple[str, ...] = (), description: str | None = None
+) -> Any:
+    return _field(ToOne(on or {}, where or {}, order), description)
+
+
+def to_many(*, on: On | None = None, order: tuple[str, ...], description: str | None = None) -> Any:
+    return _field(ToMany(on or {}, order=order), description)
+
+
+def viewers(*, on: On | None = None, description: str | None = None) -> Any:
+    """A root field: the one row of the viewer's tenancy, or the one whose columns equal attributes of the viewer."""
+    return _field(ToOne(viewer=on or {}), description)
+
+
+def lookup(by: Any, *, description: str | None = None) -> Any:
+    """A root field: the row that meets the one condition given in the @oneOf input `by`."""
+    argument = _argument("by", by, "Exactly one of its fields.")
+    return _field(ToOne(by="by"), description, arguments=[argument])
+
+
+def by_node_id(parse: Callable[[str], tuple[str, UUID]], *, description: str | None = None) -> Any:
+    """A root field: the row of whatever type an id names."""
+    return _field(ByNodeId(parse), description, arguments=[_argument("id", strawberry.ID, "The id of any Node.")])
+
+
+def connection(
+    keys: Mapping[Any, SortKey],
+    *,
+    default: tuple[str, bool],
+    on: On | None = None,
+    filter: Any = None,
+    order_by: Any = None,
+    description: str | None = None,
+) -> Any:
+    """Pages of rows. `default` is the name of a key and whether it ascends; `filter` and `order_by` are input types."""
+    arguments = [
+        _argument("first", int | None, "How many, from the start or after `after`: 1 to 100; 50 when absent."),
+        _argument("after", str | None, "Only what follows this cursor."),
+        _argument(
+            "last", int | None, "How many, from the end or before `before`: 1 to 100. Not together with `first`."
+        ),
+        _argument("before", str | None, "Only what precedes this cursor; alone, the 50 just before it."),
+    ]
+    if filter is not None:
+        arguments.append(
+            _argument("filter", filter | None, "Every field given must hold; an empty list restricts nothing.")
+        )
+    if order_by is not None:
+        arguments.append(_argument("order_by", order_by | None, None))
+    return _field(Pages(keys, default, on or {}), description, arguments=arguments)
+
+
+def condition(
+    sql: str,
+    *types: str,
+    convert: Callable[[Any], Sequence[object]] = lambda value: (value,),
+    description: str | None = None,
+) -> Any:
+    """A field of a filter or of a lookup. Placeholders `{0}`, `{1}`... have the SQL `types` in this order."""
+    return strawberry.field(
+        default=strawberry.UNSET, description=description, metadata={MAPPING: Condition(sql, types, convert)}
+    )
+
+
+def any_of(
+    column: str, *, convert: Callable[[Any], object] = str, type_: str = "text", description: str | None = None
+) -> Any:
+    """A list in a filter: the column equals one of its values."""
+    return condition(
+        f"{{row}}.{quote(column)} = any({{0}})",
+        f"{type_}[]",
+        convert=lambda values: ([convert(value) for value in values],),
+        description=description,
+    )
+
+
+def contains(*columns: str, description: str | None = None) -> Any:
+    """Text that one of the columns contains, whatever the case."""
+    matches = " or ".join(f"{{row}}.{quote(column)} ilike {{0}}" for column in columns)
+    return condition(matches, "text", convert=lambda text: (f"%{_escape_like(text)}%",), description=description)
+
+
+def _escape_like(text: str) -> str:
+    return re.sub(r"([\\\\%_])", r"\\\1", text)
+
+
+def quote(identifier: str) -> str:
+    """An identifier of the mapping, quoted."""
+    assert '"' not in identifier
+    return f'"{identifier}"'
+
+
+def _argument(name: str, annotation: Any, description: str | None) -> StrawberryArgument:
+    return StrawberryArgument(name, None, StrawberryAnnotation(annotation), description=description)
+
+
+def _field(
+    mapped: Mapped,
+    description: str | None,
+    *,
+    name: str | None = None,
+    arguments: Sequence[StrawberryArgument] = (),
+) -> Any:
+    declared: Any = strawberry.field(name=name, description=description, metadata={MAPPING: mapped})
+    declared.arguments = list(arguments)
+    return declared

@@ -1,0 +1,181 @@
+"""Connections: one page of rows by keyset, with the flags, the cursors and the count that are selected."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphql import GraphQLObjectType, get_named_type
+
+from server.planner import json_text
+from server.planner.arguments import AFTER, BEFORE, LIMIT, Page, cursor_prefix, read_page
+from server.planner.json_text import JsonObject
+from server.planner.mapping import Pages
+from server.planner.rows import Row, Selected
+
+if TYPE_CHECKING:
+    from server.planner.compiler import Compiler
+
+
+def query(compiler: "Compiler", mapped: Pages, selected: Selected, parent: Row) -> str:
+    """The query of a connection's JSON."""
+    name = str(selected)
+
+    def read(arguments: Mapping[str, Any]) -> tuple[Page, list[object]]:
+        return read_page(mapped, name, arguments, selected.field.args)
+
+    page, values = compiler.call(selected, read)
+    return _Connection(compiler, mapped, selected, parent, page, values).query()
+
+
+class _Connection:
+    """Writes one connection.
+
+    `page` is the rows of the page and one more, which tells whether there are more; their `n` counts from the end at
+    which reading begins. `element` is those rows again, as pieces of JSON.
+    """
+
+    def __init__(
+        self, compiler: "Compiler", mapped: Pages, selected: Selected, parent: Row, page: Page, values: int
+    ) -> None:
+        self.compiler = compiler
+        self.selected = selected
+        self.page = page
+        self.values = values
+        self.key = mapped.keys[page.order]
+        self.name = str(selected)
+        node = get_named_type(selected.target.fields["nodes"].type)
+        assert isinstance(node, GraphQLObjectType)
+        self.node = node
+        self.row = compiler.scan(node)
+        self.filter = [
+            *(f"{self.row.column(theirs)} = {parent.column(ours)}" for theirs, ours in mapped.on.items()),
+            *compiler.restricted(page.restrictions, values, self.row),
+        ]
+        self.element = Row(compiler.alias(), self.row.source)
+        self.columns: list[str] = []
+        self.joins: list[str] = []
+        self.reads_page = False
+
+    def query(self) -> str:
+        json = self._object(
+            self.selected,
+            {
+                "edges": lambda child: self._list(child, self._edge),
+                "nodes": lambda child: self._list(child, self._node),
+                "pageInfo": self._page_info,
+                "totalCount": self._total_count,
+            },
+        )
+        if not self.reads_page:
+            return f"select {json} as j"
+        page = self.element.alias
+        columns = ", ".join([f"{page}.n", *(f"{column} as c{n}" for n, column in enumerate(self.columns))])
+        return f"select {json} as j from (select {columns} from ({self._rows()}) {page} {' '.join(self.joins)}) element"
+
+    def _object(self, selected: Selected, members: Mapping[str, Callable[[Selected], str]]) -> JsonObject:
+        """An object of the connection itself, whose fields are the same for every type of node."""
+        json = JsonObject()
+        for child in self.compiler.children(selected.target, selected):
+            if child.name == "__typename":
+                json.fixed(child.key, f'"{selected.target.name}"')
+            else:
+                json.member(child.key, members[child.name](child))
+        return json
+
+    def _rows(self) -> str:
+        order = self._order(self.page.ascending is not self.page.backward)
+        where = list(self.filter)
+        if self.page.after:
+            where.append(self._beside(AFTER, ">"))
+        if self.page.before:
+            where.append(self._beside(BEFORE, "<"))
+        return (
+            f"select {self.row.alias}.*, row_number() over (order by {order}) as n"
+            f" {self.compiler.source(self.row, where)} order by {order} limit {self._limit()} + 1"
+        )
+
+    def _order(self, ascending: bool) -> str:
+        direction = "asc" if ascending else "desc"
+        return f"{self._sort_key(self.row)} {direction}, {self.row.column('id')} {direction}"
+
+    def _sort_key(self, row: Row) -> str:
+        return self.key.sql.format(row=row.alias)
+
+    def _limit(self) -> str:
+        return self.compiler.placeholders.use(self.values, LIMIT, "integer")
+
+    def _beside(self, cursor: int, operator: str) -> str:
+        """The rows on one side of a cursor, where `>` is what follows it in the order of the list."""
+        if not self.page.ascending:
+            operator = operator.translate({ord("<"): ">", ord(">"): "<"})
+        use = self.compiler.placeholders.use
+        position = f"{use(self.values, cursor, self.key.type)}, {use(self.values, cursor + 1, 'uuid')}"
+        return f"({self._sort_key(self.row)}, {self.row.column('id')}) {operator} ({position})"
+
+    def _column(self, expression: str) -> str:
+        """A piece of every element's JSON, written once however often it is selected."""
+        self.reads_page = True
+        if expression not in self.columns:
+            self.columns.append(expression)
+        return f"element.c{self.columns.index(expression)}"
+
+    def _on_page(self) -> str:
+        return f"filter (where element.n <= {self._limit()})"
+
+    def _list(self, selected: Selected, piece: Callable[[Selected], JsonObject]) -> str:
+        column = self._column(str(piece(selected)))
+        order = "element.n desc" if self.page.backward else "element.n"
+        return json_text.array(f"string_agg({column}, ',' order by {order}) {self._on_page()}")
+
+    def _node(self, selected: Selected) -> JsonObject:
+        return self.compiler.body(self.node, selected, self.element, self.joins)
+
+    def _edge(self, selected: Selected) -> JsonObject:
+        return self._object(
+            selected,
+            {"cursor": lambda _: json_text.quoted(self._cursor()), "node": lambda child: str(self._node(child))},
+        )
+
+    def _cursor(self) -> str:
+        """The opaque cursor of an element: base64url of a JSON array, without padding."""
+        key = self._sort_key(self.element)
+        if self.key.type == "timestamptz":
+            key = json_text.timestamp(key)
+        fields = json_text.JsonText(cursor_prefix(self.name, self.page) + ",")
+        fields.sql(f"to_json({key})::text").text(',"').sql(f"{self.element.column('id')}::text").text('"]')
+        return f"translate(encode(convert_to({fields}, 'UTF8'), 'base64'), E'+/=\\n', '-_')"
+
+    def _page_info(self, selected: Selected) -> str:
+        backward = self.page.backward
+        members: dict[str, Callable[[Selected], str]] = {
+            "hasNextPage": lambda _: self._is_beyond(BEFORE) if backward else self._has_more(BEFORE),
+            "hasPreviousPage": lambda _: self._has_more(AFTER) if backward else self._is_beyond(AFTER),
+            "startCursor": lambda _: self._end(from_the_end=backward),
+            "endCursor": lambda _: self._end(from_the_end=not backward),
+        }
+        return str(self._object(selected, members))
+
+    def _has_more(self, cursor: int) -> str:
+        """Whether reading on finds more: a row too many for the page, or one at or beyond the cursor it stopped at."""
+        self.reads_page = True
+        return f"(count(*) > {self._limit()} or {self._beyond(cursor)})::text"
+
+    def _is_beyond(self, cursor: int) -> str:
+        return f"({self._beyond(cursor)})::text"
+
+    def _beyond(self, cursor: int) -> str:
+        """Whether there are rows at or beyond a cursor, on the side that the page leaves out."""
+        given = self.page.after if cursor == AFTER else self.page.before
+        if not given:
+            return "false"
+        where = [*self.filter, self._beside(cursor, "<=" if cursor == AFTER else ">=")]
+        return f"exists (select {self.compiler.source(self.row, where)})"
+
+    def _end(self, *, from_the_end: bool) -> str:
+        """The cursor at one end of the page, or null when it is empty; the last read is the one with the highest `n`."""
+        column = self._column(self._cursor())
+        order = "element.n desc" if from_the_end else "element.n"
+        cursor = json_text.quoted(f"(array_agg({column} order by {order}) {self._on_page()})[1]")
+        return f"coalesce({cursor}, 'null')"
+
+    def _total_count(self, _: Selected) -> str:
+        return f"(select count(*)::text {self.compiler.source(self.row, self.filter)})"

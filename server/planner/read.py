@@ -1,0 +1,157 @@
+"""Reading for resolvers: the selection below a field, as plain dicts and lists by response key.
+
+A schema prepared with `install` needs no resolvers for what is read: fields of the query type are read by their
+mapping, one statement each, and every other field is found in its parent's dict under its response key.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+import strawberry
+from graphql import (
+    GraphQLObjectType,
+    GraphQLResolveInfo,
+    GraphQLSchema,
+    is_interface_type,
+    is_object_type,
+)
+
+from server.context import Context
+from server.planner import json_text
+from server.planner.compiler import TYPE_KEY, Compiler
+from server.planner.json_text import JsonObject
+from server.planner.mapping import MAPPING
+from server.planner.rows import Selected, source_or_none
+from server.planner.selection import Operation
+from server.planner.statement import Statement
+
+T = TypeVar("T")
+
+
+class ByKey(dict[str, Any]):
+    """The value of a field for each of its response keys in the selection; the default resolver picks the right one."""
+
+
+async def read_one(
+    info: strawberry.Info[Any, Any], type_: type[T], where: Mapping[str, object], path: tuple[str, ...] = ()
+) -> T | None:
+    """The selection of the current field for the row whose columns equal `where`, or None when there is no such row.
+
+    With a `path`, as ("account",) in a mutation: the selection of that field of the payload, under whatever aliases it
+    has; give the value to the payload as that field. It is read outside of any open transaction, so commit first.
+    The value is a dict by response key; the static type is that of the GraphQL type it stands for.
+    """
+    raw, compiler, selected = _begin(info)
+
+    def query(found: Selected) -> str:
+        target = _object_type(raw.schema, type_)
+        return compiler.one(target, found, compiler.equals(target, where))
+
+    statement = compiler.statement(compiler.along(selected, path, query))
+    value = await _fetch(raw.context, statement)
+    return cast("T | None", ByKey(value) if path else value)
+
+
+async def read_payload(info: strawberry.Info[Any, Any], payload: Callable[..., T], **ids: UUID | None) -> T:
+    """A mutation's payload with its objects read by their keys, in one statement, and no user errors.
+
+    `ids` are the payload's fields by their Python names; one that is None, or is not selected, is not read.
+    """
+    raw, compiler, selected = _begin(info)
+    json_object = JsonObject()
+    for name, key in ids.items():
+        if key is not None:
+
+            def query(found: Selected, key: UUID = key) -> str:
+                return compiler.one(found.target, found, compiler.equals(found.target, {"id": key}))
+
+            json_object.member(name, f"({compiler.along(selected, (name,), query)})")
+    objects = await _fetch(raw.context, compiler.statement(f"select {json_object} as j"))
+    return payload(**{name: ByKey(objects[name]) if name in objects else None for name in ids}, user_errors=[])
+
+
+async def read_list(
+    info: strawberry.Info[Any, Any], type_: type[T], where: Mapping[str, object], *, after: tuple[str, int], limit: int
+) -> list[tuple[int, T]]:
+    """The selection of the current field for the rows that equal `where` and follow `after`: a column and its value.
+
+    At most `limit` rows in the order of that column, each with its value there, whether it is selected or not.
+    """
+    raw, compiler, selected = _begin(info)
+    target = _object_type(raw.schema, type_)
+    column, position = after
+    group = compiler.placeholders.given([position, limit])
+    row = compiler.scan(target)
+    joins: list[str] = []
+    body = compiler.body(target, selected, row, joins)
+    use = compiler.placeholders.use
+    conditions = [*compiler.equals(target, where)(row), f"{row.column(column)} > {use(group, 0, 'bigint')}"]
+    rows = (
+        f"select '[' || {row.column(column)}::text || ',' || {body} || ']' as j"
+        f" {compiler.source(row, conditions, joins)} order by {row.column(column)} limit {use(group, 1, 'integer')}"
+    )
+    elements = json_text.array("string_agg(element.j, ',')")
+    statement = compiler.statement(f"select {elements} from ({rows}) element")
+    return [(key, value) for key, value in await _fetch(raw.context, statement)]
+
+
+def install(schema: GraphQLSchema) -> None:
+    """Give every field without a resolver of its own the one that reads: see the module."""
+    for type_ in schema.type_map.values():
+        if is_interface_type(type_):
+            type_.resolve_type = _type_of
+        if not is_object_type(type_) or type_.name.startswith("__"):
+            continue
+        if source_or_none(type_) is not None:
+            # The values are dicts, which the class check that comes with an interface would refuse.
+            type_.is_type_of = None
+        for field in type_.fields.values():
+            definition = field.extensions.get("strawberry-definition")
+            if definition is None or definition.base_resolver is not None:
+                continue
+            is_root = type_ is schema.query_type and MAPPING in definition.metadata
+            field.resolve = _read_root if is_root else _default_resolver(definition.python_name)
+
+
+async def _read_root(_source: object, info: GraphQLResolveInfo[Any], **_arguments: object) -> Any:
+    compiler = Compiler(Operation.of(info), info.context.viewer)
+    statement = compiler.statement(compiler.root(_selected(info)))
+    return await _fetch(info.context, statement)
+
+
+def _default_resolver(name: str) -> Callable[..., Any]:
+    def resolve(source: Any, info: GraphQLResolveInfo[Any], **_arguments: object) -> Any:
+        if type(source) is dict:
+            return source[info.path.key]
+        value = getattr(source, name)
+        return value.get(str(info.path.key)) if type(value) is ByKey else value
+
+    return resolve
+
+
+def _type_of(value: Any, _info: GraphQLResolveInfo[Any], _type: object) -> str:
+    name: str = value[TYPE_KEY]
+    return name
+
+
+def _begin(info: strawberry.Info[Any, Any]) -> tuple[GraphQLResolveInfo[Any], Compiler, Selected]:
+    raw = info._raw_info
+    return raw, Compiler(Operation.of(raw), raw.context.viewer), _selected(raw)
+
+
+def _selected(info: GraphQLResolveInfo[Any]) -> Selected:
+    return Selected(info.parent_type, info.field_nodes, (str(info.path.key),))
+
+
+def _object_type(schema: GraphQLSchema, type_: type) -> GraphQLObjectType:
+    found = schema.get_type(type_.__strawberry_definition__.name)  # type: ignore[attr-defined]
+    assert isinstance(found, GraphQLObjectType), f"{type_.__name__} is not an object type of the schema"
+    return found
+
+
+async def _fetch(context: Context, statement: Statement) -> Any:
+    value = await context.reader.fetch(context.viewer.tenancy_id, statement.sql, statement.values)
+    assert value is not None, "a statement yields one JSON value"
+    return json.loads(value)

@@ -1,0 +1,89 @@
+"""Reading from PostgreSQL: a pool of its own, read-only connections, statements kept prepared."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg  # type: ignore[import-untyped]
+
+POOL_SIZE = 10
+STATEMENT_TIMEOUT_MS = 15_000
+
+# A connection that PostgreSQL, or the network, has ended; the statement only reads, so it can be sent again.
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    ConnectionError,
+)
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc]
+    """Remembers whose tenancy row-level security is open for, so that it is set only when it changes."""
+
+    tenancy_id: UUID | None = None
+
+    async def enter(self, tenancy_id: UUID) -> None:
+        if self.tenancy_id != tenancy_id:
+            self.tenancy_id = None
+            await self.execute("select set_config('app.tenancy_id', $1, false)", str(tenancy_id))
+            self.tenancy_id = tenancy_id
+
+
+class Reader:
+    """Reads for one tenancy at a time as the app role of `dsn`, a `postgresql://` URL."""
+
+    def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE) -> None:
+        self._dsn = dsn
+        self._pool_size = pool_size
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        """Connects; raises OSError or asyncpg.PostgresError when PostgreSQL cannot be reached."""
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=1,
+            max_size=self._pool_size,
+            connection_class=_Connection,
+            # Nothing a reader does outlives its statement but the tenancy, which every reading sets for itself.
+            reset=_keep,
+            # A compiled statement is often longer than asyncpg would keep.
+            max_cacheable_statement_size=0,
+            statement_cache_size=256,
+            max_cached_statement_lifetime=0,
+            timeout=5,
+            server_settings={
+                "application_name": "freehold-reader",
+                "default_transaction_read_only": "on",
+                "jit": "off",
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+            },
+        )
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
+
+    async def fetch(self, tenancy_id: UUID, sql: str, args: Sequence[object] = ()) -> bytes | None:
+        """The single value of a statement's single row, with row-level security open for the tenancy alone."""
+        try:
+            return await self._fetch(tenancy_id, sql, args)
+        except _LOST:
+            # The other connections were lost with it.
+            await self._pool.expire_connections()
+        except asyncpg.InvalidCachedStatementError:
+            pass
+        return await self._fetch(tenancy_id, sql, args)
+
+    async def _fetch(self, tenancy_id: UUID, sql: str, args: Sequence[object]) -> bytes | None:
+        async with self._pool.acquire() as connection:
+            await connection.enter(tenancy_id)
+            value: bytes | None = await connection.fetchval(sql, *args)
+            return value
+
+
+async def _keep(_: object) -> None:
+    """In place of asyncpg's reset, which costs as much as a short read."""

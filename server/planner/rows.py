@@ -1,0 +1,109 @@
+"""What the compiler works with: fields of a selection, rows in scope, and their mapping."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import FieldNode, GraphQLField, GraphQLNamedType, GraphQLObjectType, get_named_type
+
+from server.planner import json_text
+from server.planner.mapping import MAPPING, Column, Mapped, Source, quote
+
+
+class Unmapped(Exception):  # noqa: N818 - a fault of the schema, not of a request
+    """The selection holds a field without a place in the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row in scope: its alias, the table it is of, and the prefix of the columns of an embedded object."""
+
+    alias: str
+    source: Source | None = None
+    prefix: str = ""
+    # A row kept as JSON may be older than a column of its table, which is null then.
+    kept: bool = False
+
+    def column(self, name: str) -> str:
+        return f"{self.alias}.{quote(self.prefix + name)}"
+
+
+# The parent of a root field: a row without columns.
+NO_ROW = Row("")
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A field of the selection: the type it belongs to, its nodes, which merge, and its response keys from the root."""
+
+    parent: GraphQLObjectType
+    nodes: Sequence[FieldNode]
+    path: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.nodes[0].name.value
+
+    @property
+    def python_name(self) -> str | None:
+        """The name of the field in the class; None for `__typename`."""
+        field = self.parent.fields.get(self.name)
+        return None if field is None else field.extensions["strawberry-definition"].python_name
+
+    @property
+    def key(self) -> str:
+        return self.path[-1]
+
+    @property
+    def field(self) -> GraphQLField:
+        field: GraphQLField = self.parent.fields[self.name]
+        return field
+
+    @property
+    def target(self) -> GraphQLObjectType:
+        named = get_named_type(self.field.type)
+        if not isinstance(named, GraphQLObjectType):
+            raise Unmapped(f"{self} is not of an object type")
+        return named
+
+    @property
+    def mapped(self) -> Mapped:
+        return mapping_of(self.field, str(self))
+
+    def __str__(self) -> str:
+        return f"{self.parent.name}.{self.name}"
+
+
+def mapping_of(field: GraphQLField, name: str) -> Mapped:
+    """The declared mapping of a field, or the column of its own name."""
+    declared = field.extensions["strawberry-definition"]
+    mapped: Mapped | None = declared.metadata.get(MAPPING)
+    if mapped is not None:
+        return mapped
+    if declared.base_resolver is not None:
+        raise Unmapped(f"{name} has a resolver of its own, so it cannot be read with its parent")
+    return Column(declared.python_name)
+
+
+def source_or_none(type_: GraphQLNamedType) -> Source | None:
+    """The table behind a type, if it has one."""
+    definition: Any = type_.extensions.get("strawberry-definition")
+    return getattr(getattr(definition, "origin", None), "__source__", None)
+
+
+def source_of(type_: GraphQLNamedType) -> Source:
+    source = source_or_none(type_)
+    if source is None:
+        raise Unmapped(f"{type_.name} has no table")
+    return source
+
+
+def column_value(mapped: Column, selected: Selected, row: Row) -> str:
+    """The SQL of a column; that of an id includes the prefix of the type whose id it is."""
+    expression = row.column(mapped.name)
+    if get_named_type(selected.field.type).name != "ID":
+        return expression
+    prefix = mapped.node or (row.source.node if row.source else None)
+    if prefix is None:
+        raise Unmapped(f"{selected} holds an id; say of which type with `node`")
+    return json_text.node_id(expression, prefix)

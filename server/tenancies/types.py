@@ -1,0 +1,37 @@
+"""GraphQL types of tenancies."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import strawberry
+
+from server.graphql.connections import Node
+from server.graphql.scalars import expose
+from server.planner.mapping import table, to_one
+from server.tenancies import models
+from server.tenancies.models import TenancyState
+
+if TYPE_CHECKING:
+    from server.accounts.types import Account
+
+expose(
+    TenancyState,
+    "How far a tenancy has been set up.",
+    INITIALIZING="Its organization and its foundation accounts are being made.",
+    ACTIVE="Accounts can be created.",
+)
+
+
+@strawberry.type(description="One customer of this installation, which is one AWS Organization.")
+@table(models.Tenancy, node="ten", tenancy="id")
+class Tenancy(Node):
+    name: str
+    state: TenancyState
+    aws_organization_id: str | None = strawberry.field(description="As in AWS, `o-...`; null until it exists.")
+    home_region: str = strawberry.field(description="The AWS Region in which Freehold keeps what is not per Region.")
+    regions: list[str] = strawberry.field(description="The AWS Regions that every account may use and is hardened in.")
+    security: Annotated["Account", strawberry.lazy("server.accounts.types")] | None = to_one(
+        on={"tenancy_id": "id"}, where={"role": "SECURITY"}, description="The account that holds the security services."
+    )
+    logging: Annotated["Account", strawberry.lazy("server.accounts.types")] | None = to_one(
+        on={"tenancy_id": "id"}, where={"role": "LOGGING"}, description="The account that holds the logs."
+    )

@@ -1,0 +1,215 @@
+"""Two tenancies with everything that can be read, and a way to ask."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import Mock
+from uuid import UUID
+
+import asyncpg  # type: ignore[import-untyped]
+from strawberry.types import ExecutionResult
+
+from server.context import Context, Viewer
+from server.graphql.ids import encode
+from server.identity.models import Role
+from server.planner.reader import Reader
+from server.schema import schema
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+MEMBERS = 23
+HOSTILE = (
+    "it's",
+    'a "quoted" \\ back\\\\slash',
+    "$1 $2::text $$ $tag$ x $tag$",
+    "'; drop table account; --",
+    "%_\\%",
+    "tab\tline\nreturn\rbell\x07\x1f\x7f",
+    "{row} {0} {tenancy} {{}}",
+    "Größe 東京 🚀 \u2028 \u202e e\u0301",
+    "</script><!--",
+    ":name @name ?",
+)
+CONTROLS = [
+    {"benchmark": "CIS AWS Foundations", "version": "7.0", "id": "3.1.4"},
+    {"benchmark": 'o"dd \\ $1', "version": "1", "id": "é"},
+]
+
+
+class CountingReader(Reader):
+    """Keeps the statements it is asked for."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self.statements: list[str] = []
+
+    async def fetch(self, tenancy_id: UUID, sql: str, args: Sequence[object] = ()) -> bytes | None:
+        self.statements.append(sql)
+        return await super().fetch(tenancy_id, sql, args)
+
+
+@dataclass
+class Side:
+    """One tenancy: its ids as they stand in the database."""
+
+    reader: CountingReader
+    tenancy: UUID
+    token: UUID
+    types: dict[str, UUID] = field(default_factory=dict)
+    # By name, in the order of creation.
+    accounts: dict[str, UUID] = field(default_factory=dict)
+    setups: list[UUID] = field(default_factory=list)
+
+    @property
+    def context(self) -> Context:
+        return Context(Viewer(self.token, "token", self.tenancy, Role.ADMIN), Mock(), self.reader, Mock())
+
+    async def execute(self, query: str, variables: Mapping[str, Any] | None = None) -> ExecutionResult:
+        return await schema.execute(query, dict(variables or {}), context_value=self.context)
+
+    async def ask(self, query: str, **variables: Any) -> Any:
+        """The data of an operation that has no errors."""
+        result = await self.execute(query, variables)
+        assert result.errors is None, result.errors
+        return result.data
+
+    async def refused(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The one error of an operation, as a client sees it."""
+        result = await self.execute(query, variables)
+        assert result.errors is not None
+        [error] = result.errors
+        return dict(error.formatted)
+
+    def account_id(self, name: str) -> str:
+        return encode("acc", self.accounts[name])
+
+
+@dataclass
+class World:
+    ours: Side
+    theirs: Side
+
+
+Connection = Any
+
+
+async def make(owner: Connection, reader: CountingReader) -> World:
+    world = World(*[await _side(owner, reader, name) for name in ("ours", "theirs")])
+    await owner.execute(
+        "INSERT INTO stage_definition VALUES ('second', 2, 'Second', 'b', $1, '{a:Go}', '{MEMBER,SECURITY}'),"
+        " ('first', 1, 'First', 'a', '[]', '{}', '{}')",
+        json.dumps(CONTROLS),
+    )
+    return world
+
+
+async def _side(owner: Connection, reader: CountingReader, name: str) -> Side:
+    tenancy = await owner.fetchval(
+        "INSERT INTO tenancy (name, state, home_region, regions, email_template, security_contact_name,"
+        " security_contact_email, security_contact_phone) VALUES ($1, 'ACTIVE', 'eu-central-1',"
+        " '{eu-central-1,us-east-1}', 'aws+{id}@example.com', 'S', 's@example.com', '+1') RETURNING id",
+        f"{name} \\ \"'",
+    )
+    token = await owner.fetchval(
+        "INSERT INTO api_token (tenancy_id, name, prefix, hash, role) VALUES ($1, 'admin', 'fh', $2, 'ADMIN')"
+        " RETURNING id",
+        tenancy,
+        name.encode(),
+    )
+    side = Side(reader, tenancy, token)
+    for number, type_ in enumerate(("Foundation", "general", "Sandbox")):
+        side.types[type_] = await owner.fetchval(
+            "INSERT INTO account_type (tenancy_id, name, foundation, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
+            tenancy,
+            type_,
+            type_ == "Foundation",
+            START + timedelta(days=number),
+        )
+    for number, role in enumerate(("MANAGEMENT", "SECURITY", "LOGGING")):
+        await _account(owner, side, number, role.title(), "Foundation", role=role)
+    for number in range(MEMBERS):
+        type_ = "general" if number % 3 else "Sandbox"
+        # Three accounts share each moment, so that the id has to break the tie.
+        await _account(owner, side, 3 + number // 3, f"{'mM'[number % 2]}ember {number:02}", type_)
+    for number, text in enumerate(HOSTILE):
+        await _account(owner, side, 20 + number, text, "Sandbox", alias=text, tags={"hostile": text, text: ""})
+    await _setups(owner, side)
+    return side
+
+
+async def _account(
+    owner: Connection,
+    side: Side,
+    moment: int,
+    name: str,
+    type_: str,
+    *,
+    role: str = "MEMBER",
+    alias: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    number = len(side.accounts)
+    status = "ACTIVE" if role != "MEMBER" or number % 4 else "ERROR"
+    account = await owner.fetchval(
+        "INSERT INTO account (tenancy_id, name, alias, email, aws_account_id, role, origin, status, account_type_id,"
+        " created_by_kind, created_by_id, created_by_name, created_at, updated_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, 'CREATED', $7, $8, $9, $10, 'admin', $11, $12) RETURNING id",
+        side.tenancy,
+        name,
+        alias,
+        f"aws+{number}@example.com",
+        f"{number:012}" if number % 2 else None,
+        role,
+        status,
+        side.types[type_],
+        "SYSTEM" if role != "MEMBER" else "API_TOKEN",
+        None if role != "MEMBER" else side.token,
+        START + timedelta(hours=moment),
+        START - timedelta(hours=moment, microseconds=number),
+    )
+    side.accounts[name] = account
+    tags = {"team": f"t{number % 3}", "stage": "prod" if number % 2 else "test"} if tags is None else tags
+    if number != 5:
+        await owner.executemany(
+            "INSERT INTO tag (tenancy_id, account_id, key, value) VALUES ($1, $2, $3, $4)",
+            [(side.tenancy, account, key, value) for key, value in tags.items()],
+        )
+
+
+async def _setups(owner: Connection, side: Side) -> None:
+    """Two setups and two events of the first member; one setup of the others but the last."""
+    members = [key for name, key in side.accounts.items() if "ember" in name]
+    for number, account in enumerate([members[0], *members[:-1]]):
+        setup = await owner.fetchval(
+            "INSERT INTO setup (tenancy_id, account_id, kind, status, requested_at, started_at) VALUES"
+            " ($1, $2, $3, $4, $5, $6) RETURNING id",
+            side.tenancy,
+            account,
+            "REASSURE" if number == 1 else "CREATE",
+            "FAILED" if number == 1 else "COMPLETED",
+            START + timedelta(minutes=number),
+            START + timedelta(minutes=number, microseconds=5) if number % 2 else None,
+        )
+        side.setups.append(setup)
+        await owner.execute(
+            "INSERT INTO stage (setup_id, position, tenancy_id, name, title, controls, status, error_code,"
+            " error_message, error_class, error_aws_request_id) VALUES"
+            " ($1, 2, $2, 'second', 'Second', '[]', 'FAILED', 'AccessDenied', $4, 'NEEDS_PERSON', NULL),"
+            " ($1, 1, $2, 'first', 'First', $3, 'COMPLETED', NULL, NULL, NULL, NULL)",
+            setup,
+            side.tenancy,
+            json.dumps(CONTROLS),
+            HOSTILE[1],
+        )
+    for sequence, position in ((1, None), (2, 2)):
+        await owner.execute(
+            "INSERT INTO event (account_id, sequence, tenancy_id, at, account, setup, stage)"
+            " SELECT account.id, $2, account.tenancy_id, $4, to_jsonb(account) || '{\"name\": \"as it was\"}',"
+            " to_jsonb(setup), (SELECT to_jsonb(stage) FROM stage WHERE setup_id = setup.id AND position = $3)"
+            " FROM account JOIN setup ON setup.account_id = account.id WHERE setup.id = $1",
+            side.setups[1],
+            sequence,
+            position,
+            START,
+        )

@@ -1,0 +1,37 @@
+"""The schema as a whole."""
+
+from pathlib import Path
+
+from graphql import GraphQLInterfaceType, GraphQLObjectType
+
+from server.graphql.mutations import permissions
+from server.identity.models import Role
+from server.schema import schema
+
+SDL = Path(__file__).parent.parent / "schema.graphql"
+
+
+def test_schema_graphql_is_current() -> None:
+    assert SDL.read_text() == schema.as_str() + "\n", "write it anew: uv run freehold schema > schema.graphql"
+
+
+def test_every_mutation_declares_its_permission() -> None:
+    declared = permissions(schema)
+    assert {name for name, permission in declared.items() if not isinstance(permission, Role)} == set()
+    assert declared
+
+
+def test_every_mutation_takes_one_input_and_returns_user_errors() -> None:
+    assert schema._schema.mutation_type is not None
+    for name, field in schema._schema.mutation_type.fields.items():
+        assert list(field.args) == ["input"], name
+        payload = field.type.of_type
+        assert str(payload.fields["userErrors"].type) == "[UserError!]!", name
+
+
+def test_everything_public_is_described_or_plain() -> None:
+    """A type says what it is; its fields may speak for themselves."""
+    for name, type_ in schema._schema.type_map.items():
+        if isinstance(type_, GraphQLObjectType | GraphQLInterfaceType):
+            plain = name in ("Query", "Mutation", "Subscription") or name.endswith(("Payload", "Edge", "Connection"))
+            assert plain or name.startswith("__") or type_.description, name

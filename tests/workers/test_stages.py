@@ -1,0 +1,201 @@
+"""Every stage against the simulator: on a new account, again, and after somebody undid its work."""
+
+import json
+from uuid import UUID
+
+import pytest
+
+from server.accounts.models import AccountStatus
+from server.assurance.models import SetupStatus
+from tests.workers.proxies import refuse
+from tests.workers.world import BY_NAME, World, writes
+from workers.assurance.stage import MEMBERS, Control
+from workers.assurance.stages import STAGES
+from workers.assurance.stages.iam_baseline import SUPPORT_ROLE
+
+# What makes other stages possible and is asked for by no benchmark.
+INFRASTRUCTURE = {
+    "organization",
+    "policy_types",
+    "foundation_accounts",
+    "create_account",
+    "assume_role",
+}
+MEMBER_STAGES = [stage.name for stage in STAGES if stage.roles == MEMBERS]
+HARDENING = ["account_details", "iam_baseline", "s3_public_access", "ebs_encryption", "instance_metadata"]
+
+
+def test_the_catalogue_is_complete() -> None:
+    assert len(BY_NAME) == len(STAGES)
+    for stage in STAGES:
+        assert stage.name.isidentifier()
+        assert stage.title
+        assert stage.description.endswith(".")
+        assert stage.roles
+        assert bool(stage.controls) is (stage.name not in INFRASTRUCTURE), stage.name
+        assert bool(stage.permissions) is (stage.name != "foundation_accounts"), stage.name
+        assert list(stage.permissions) == sorted(set(stage.permissions)), stage.name
+        assert all(isinstance(control, Control) and control.version for control in stage.controls)
+
+
+@pytest.mark.parametrize("name", HARDENING)
+async def test_a_finding_names_a_control_that_its_stage_declares(world: World, hardened: UUID, name: str) -> None:
+    setup_id = await world.reassure(hardened)
+    async with world.holding(setup_id) as run:
+        findings = await BY_NAME[name].check(run)
+    await world.complete(setup_id)
+    assert {finding.control for finding in findings} - {None} == set(BY_NAME[name].controls)
+
+
+async def test_a_new_account_goes_through_every_stage(world: World, hardened: UUID) -> None:
+    account = await world.account(hardened)
+    assert account.status is AccountStatus.ACTIVE
+    assert account.alias == "hardened-by-tests"
+    assert await world.aws_accounts(account.email) == [account.aws_account_id]
+
+
+async def test_the_second_time_no_stage_writes(world: World, hardened: UUID) -> None:
+    setup_id = await world.reassure(hardened)
+    async with world.holding(setup_id) as run:
+        for name in MEMBER_STAGES:
+            assert writes(await world.assure(run, name)) == [], name
+    await world.complete(setup_id)
+
+
+@pytest.mark.parametrize("name", HARDENING)
+async def test_every_hardening_stage_changes_a_new_account(world: World, hardened: UUID, name: str) -> None:
+    assert writes([*world.used[name]])
+
+
+async def test_what_somebody_undid_is_mended(world: World, hardened: UUID) -> None:
+    tenancy, account = await world.tenancy(), await world.account(hardened)
+    assert account.aws_account_id is not None
+    assert tenancy.aws_root_id is not None
+    credentials = await world.aws.assume(account.aws_account_id, "us-east-1")
+    async with world.aws.client("iam", "us-east-1", credentials) as iam:
+        await iam.delete_account_password_policy()
+        support = "arn:aws:iam::aws:policy/AWSSupportAccess"
+        await iam.detach_role_policy(RoleName=SUPPORT_ROLE, PolicyArn=support)
+        await iam.delete_account_alias(AccountAlias="hardened-by-tests")
+    async with world.aws.client("s3control", "us-east-1", credentials) as s3control:
+        await s3control.delete_public_access_block(AccountId=account.aws_account_id)
+    async with world.aws.client("ec2", "eu-west-1", credentials) as ec2:
+        await ec2.disable_ebs_encryption_by_default()
+        await ec2.modify_instance_metadata_defaults(HttpTokens="optional")
+    async with world.aws.client("account", "us-east-1", credentials) as client:
+        await client.delete_alternate_contact(AlternateContactType="SECURITY")
+    async with world.aws.client("organizations", "us-east-1") as organizations:
+        parent = (await organizations.list_parents(ChildId=account.aws_account_id))["Parents"][0]["Id"]
+        await organizations.move_account(
+            AccountId=account.aws_account_id, SourceParentId=parent, DestinationParentId=tenancy.aws_root_id
+        )
+    setup_id = await world.reassure(hardened)
+    async with world.holding(setup_id) as run:
+        failing = [name for name in MEMBER_STAGES if writes(await world.assure(run, name))]
+    assert failing == ["organizational_unit", *HARDENING]
+    await world.complete(setup_id)
+
+
+async def test_a_password_policy_that_is_stronger_stays(world: World, hardened: UUID) -> None:
+    account = await world.account(hardened)
+    assert account.aws_account_id is not None
+    credentials = await world.aws.assume(account.aws_account_id, "us-east-1")
+    async with world.aws.client("iam", "us-east-1", credentials) as iam:
+        await iam.update_account_password_policy(MinimumPasswordLength=20, MaxPasswordAge=90)
+        await world.complete(await world.reassure(hardened))
+        policy = (await iam.get_account_password_policy())["PasswordPolicy"]
+    assert (policy["MinimumPasswordLength"], policy["MaxPasswordAge"], policy["RequireSymbols"]) == (20, 90, True)
+    assert policy["PasswordReusePrevention"] == 24
+
+
+async def test_the_support_role_trusts_its_own_account_alone(world: World, hardened: UUID) -> None:
+    account = await world.account(hardened)
+    assert account.aws_account_id is not None
+    credentials = await world.aws.assume(account.aws_account_id, "us-east-1")
+    async with world.aws.client("iam", "us-east-1", credentials) as iam:
+        document = (await iam.get_role(RoleName=SUPPORT_ROLE))["Role"]["AssumeRolePolicyDocument"]
+    trusted = json.loads(document) if isinstance(document, str) else document
+    assert trusted["Statement"][0]["Principal"] == {"AWS": f"arn:aws:iam::{account.aws_account_id}:root"}
+
+
+async def test_a_renamed_account_gets_its_new_name_and_alias(world: World, hardened: UUID) -> None:
+    setup_id = await world.reassure(hardened, name="Hardened, renamed", alias="hardened-renamed")
+    async with world.holding(setup_id) as run:
+        await world.assure(run, "account_details")
+        async with run.member("iam") as iam:
+            assert (await iam.list_account_aliases())["AccountAliases"] == ["hardened-renamed"]
+        async with run.member("account") as client:
+            assert (await client.get_account_information())["AccountName"] == "Hardened, renamed"
+    await world.complete(setup_id)
+
+
+async def test_an_alias_that_another_account_has_gets_a_suffix_and_is_kept_so(world: World, team: UUID) -> None:
+    first, setup_id = await world.request("Alias first", team, alias="wanted-by-two")
+    await world.complete(setup_id)
+    # Aliases are unique over all of AWS: make the other owner one that this tenancy does not know.
+    await world.complete(await world.reassure(first))
+    second, setup_id = await world.request("Alias second", team, alias="not-yet-wanted")
+    async with world.holding(setup_id) as run:
+        await world.assure(run, "create_account")
+        number = (await world.account(second)).aws_account_id
+        assert number is not None
+        owner = (await world.account(first)).aws_account_id
+        assert owner is not None
+        async with world.aws.client("iam", "us-east-1", await world.aws.assume(owner, "us-east-1")) as iam:
+            await iam.create_account_alias(AccountAlias="not-yet-wanted")
+        await world.assure(run, "account_details")
+        kept = (await world.account(second)).alias
+        assert kept == f"not-yet-wanted-{second.hex[-6:]}"
+        async with run.member("iam") as iam:
+            assert (await iam.list_account_aliases())["AccountAliases"] == [kept]
+    await world.complete(setup_id)
+    assert (await world.events(second))[-1].account["alias"] == kept
+
+
+async def test_an_account_changes_its_type_by_moving(world: World, hardened: UUID) -> None:
+    """The other type has no unit in AWS yet, but somebody made one by its name."""
+    other = await world.account_type("Made by hand")
+    tenancy = await world.tenancy()
+    assert tenancy.workloads_ou_id is not None
+    async with world.aws.client("organizations", "us-east-1") as organizations:
+        answer = await organizations.create_organizational_unit(ParentId=tenancy.workloads_ou_id, Name="Made by hand")
+        made = answer["OrganizationalUnit"]["Id"]
+        before = (await world.account(hardened)).account_type_id
+        setup_id = await world.reassure(hardened, account_type_id=other)
+        async with world.holding(setup_id) as run:
+            await world.assure(run, "organizational_unit")
+            parents = await organizations.list_parents(ChildId=run.aws_account_id)
+            assert parents["Parents"][0]["Id"] == made
+    assert (await world.type_of(hardened)).organizational_unit_id == made
+    await world.complete(setup_id)
+    await world.complete(await world.reassure(hardened, account_type_id=before))
+
+
+async def test_access_that_is_denied_in_a_new_account_is_waited_for(world: World, team: UUID) -> None:
+    account_id, setup_id = await world.request("Not assumable yet", team)
+    async with world.holding(setup_id) as run:
+        await world.assure(run, "create_account")
+        await world.assure(run, "organizational_unit")
+    number = (await world.account(account_id)).aws_account_id
+    assert number is not None
+    world.proxy.fail("AssumeRole", *(refuse("AccessDenied", 403) for _ in range(2)))
+    assert (await world.run(setup_id)).status is SetupStatus.WAITING
+    assert (await world.stages(setup_id))["assume_role"].error_code == "AccessDenied"
+    await world.make_due(setup_id)
+    await world.complete(setup_id)
+
+
+async def test_every_permission_is_declared_and_used(world: World, hardened: UUID, team: UUID) -> None:
+    """Over a bootstrap, an account, a rename, a change of type and a lost answer: what was called is what is declared.
+
+    Tests that ran before this one have recorded most of it; what is missing is done here, so that it passes alone.
+    """
+    setup_id = await world.reassure(hardened, name="Hardened, renamed twice")
+    async with world.holding(setup_id) as run:
+        await world.assure(run, "account_details")
+        await world.set_type_unit(None)
+        await world.assure(run, "organizational_unit")
+    await world.complete(setup_id)
+    await world.lose_a_creation("Lost for the record", team)
+    for stage in STAGES:
+        assert sorted(world.used[stage.name]) == sorted(stage.permissions), stage.name

@@ -1,0 +1,252 @@
+"""The account created in AWS, exactly once.
+
+organizations:CreateAccount cannot be repeated safely: it takes no token by which AWS would know a repetition. So the
+intent to call is written first (`CreateIntent`), CALLING is committed before the call, and the call is sent once. A
+later attempt that finds CALLING knows only that AWS may have heard of it: it looks for the account, waits until the
+call cannot arrive any more, looks again, and only then calls again.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import delete, exists, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.accounts.models import Account
+from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, StageErrorClass
+from server.tenancies.models import Tenancy
+from workers.assurance import creation
+from workers.assurance.run import Run
+from workers.assurance.stage import Finding, Stage, StageStopped, finding, wait
+from workers.assurance.tenancy import initializing
+from workers.aws.errors import explain, explain_failure, is_outcome_unknown
+from workers.aws.session import CONCURRENT_CREATIONS, CONNECT_SECONDS, ONCE_READ_SECONDS
+
+# For so long a call whose answer was lost may still reach AWS, or its account not show in AWS's lists.
+QUARANTINE_SECONDS = 20.0
+CALL_SECONDS = float(CONNECT_SECONDS + ONCE_READ_SECONDS)
+# How long to ask for the outcome before the setup waits, and how often: AWS takes from seconds to minutes.
+ASK_SECONDS = 45.0
+FIRST_ASK_SECONDS, LONGEST_ASK_SECONDS, ASK_AGAIN_SECONDS = 0.2, 3.0, 5.0
+SLOT_SECONDS = 2.0
+FIRST_LOOK_SECONDS = 2.0
+
+
+async def check(run: Run) -> Sequence[Finding]:
+    number = run.account.aws_account_id
+    return [finding(number is not None, f"the account is {number} in AWS" if number else "AWS has no such account yet")]
+
+
+async def apply(run: Run) -> None:
+    if run.tenancy.aws_organization_id is None:
+        raise initializing(run.tenancy)
+    async with run.aws.creations[run.tenancy.id]:
+        intent = await _declare(run)
+        if intent.state is IntentState.CALLING:
+            intent = await _reconcile(run, intent)
+        if intent.state is IntentState.INTENT:
+            intent = await _call(run, intent)
+        if intent.state is IntentState.REQUESTED:
+            await _await_outcome(run, intent)
+
+
+async def _declare(run: Run) -> CreateIntent:
+    """The account's intent; one that AWS has refused starts over with the account's name and e-mail of now."""
+    async with run.write() as session:
+        # What AWS has refused holds no account, so it holds no name or e-mail back from other accounts either.
+        await session.execute(
+            delete(CreateIntent).where(
+                CreateIntent.tenancy_id == run.tenancy.id,
+                CreateIntent.account_id != run.account.id,
+                CreateIntent.state == IntentState.FAILED,
+                or_(
+                    func.lower(CreateIntent.email) == run.account.email.lower(),
+                    CreateIntent.account_name == run.account.name,
+                ),
+            )
+        )
+        intent = await session.get(CreateIntent, run.account.id)
+        if intent is None:
+            intent = CreateIntent(account_id=run.account.id, tenancy_id=run.tenancy.id, calls=0)
+            session.add(intent)
+        elif intent.state not in (IntentState.INTENT, IntentState.FAILED):
+            return intent
+        elif intent.email != run.account.email:
+            # None of the calls so far was about this e-mail.
+            intent.calls = 0
+        # The id of a request that AWS refused stays: it tells that request from those that follow.
+        intent.state = IntentState.INTENT
+        intent.email, intent.account_name = run.account.email, run.account.name
+    return intent
+
+
+async def _reconcile(run: Run, intent: CreateIntent) -> CreateIntent:
+    """Find out what became of a call whose answer nobody has; raises StageStopped while that cannot be known."""
+    age = await _age(run, intent)
+    found = await creation.find_request(run, intent)
+    if found is not None:
+        return await _requested(run, intent, found)
+    account_id = await creation.find_account(run, intent)
+    if account_id is not None:
+        return await _done(run, intent, account_id)
+    if age < QUARANTINE_SECONDS:
+        raise _outcome_unknown(QUARANTINE_SECONDS - age)
+    async with run.write() as session:
+        intent = await _mine(session, run)
+        intent.state = IntentState.INTENT
+    return intent
+
+
+async def _call(run: Run, intent: CreateIntent) -> CreateIntent:
+    async with (
+        run.aws.organization_writes[run.tenancy.id],
+        run.aws.client("organizations", run.tenancy.home_region, once=True) as organizations,
+    ):
+        await run.lease.renew()
+        async with run.write() as session:
+            await _take_slot(session, run)
+            intent = await _mine(session, run)
+            intent.state, intent.calls = IntentState.CALLING, intent.calls + 1
+            intent.called_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+        # Nobody else may hold the lease before this call has ended.
+        run.lease.check(margin=CALL_SECONDS)
+        try:
+            answer = await organizations.create_account(Email=intent.email, AccountName=intent.account_name)
+        except Exception as error:
+            await _note_refusal(run, error)
+            raise
+    return await _requested(run, intent, answer["CreateAccountStatus"]["Id"])
+
+
+async def _note_refusal(run: Run, error: Exception) -> None:
+    """Write down what the failed call tells of its outcome; raises StageStopped when it tells nothing."""
+    if is_outcome_unknown(error):
+        raise _outcome_unknown(FIRST_LOOK_SECONDS) from error
+    refusal = explain(error, _facts(run))
+    if refusal is None:
+        # Not an answer of AWS: let the next attempt look whether it heard the call.
+        return
+    transient = refusal.error_class is StageErrorClass.TRANSIENT
+    async with run.write() as session:
+        (await _mine(session, run)).state = IntentState.INTENT if transient else IntentState.FAILED
+
+
+async def _await_outcome(run: Run, intent: CreateIntent) -> None:
+    """Ask AWS until the request has ended; raises StageStopped when it failed, or takes long."""
+    assert intent.request_id is not None, "REQUESTED is stored with the id of the request"
+    until = time.monotonic() + ASK_SECONDS
+    pause = FIRST_ASK_SECONDS
+    async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
+        while time.monotonic() < until:
+            try:
+                answer = await organizations.describe_create_account_status(CreateAccountRequestId=intent.request_id)
+            except organizations.exceptions.CreateAccountStatusNotFoundException as error:
+                async with run.write() as session:
+                    (await _mine(session, run)).state = IntentState.CALLING
+                raise _outcome_unknown(FIRST_LOOK_SECONDS) from error
+            status = answer["CreateAccountStatus"]
+            if status.get("State") == "SUCCEEDED":
+                await _done(run, intent, status["AccountId"])
+                return
+            if status.get("State") == "FAILED":
+                await _failed(run, intent, str(status.get("FailureReason")))
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_ASK_SECONDS)
+    raise wait("CREATE_ACCOUNT_IN_PROGRESS", "AWS is still creating the account.", ASK_AGAIN_SECONDS)
+
+
+async def _failed(run: Run, intent: CreateIntent, reason: str) -> None:
+    """Adopt the account if an earlier call of ours made it; otherwise write the refusal down and raise it."""
+    if reason == "EMAIL_ALREADY_EXISTS" and intent.calls > 1:
+        account_id = await creation.find_account(run, intent)
+        if account_id is not None:
+            await _done(run, intent, account_id)
+            return
+    error = explain_failure(reason, _facts(run))
+    if reason == "CONCURRENT_ACCOUNT_MODIFICATION":
+        # AWS is at work on a request just like this one, which can only be our own.
+        state = IntentState.CALLING
+    else:
+        state = IntentState.INTENT if error.error_class is StageErrorClass.TRANSIENT else IntentState.FAILED
+    async with run.write() as session:
+        (await _mine(session, run)).state = state
+    raise StageStopped(error)
+
+
+async def _requested(run: Run, intent: CreateIntent, request_id: str) -> CreateIntent:
+    async with run.write() as session:
+        intent = await _mine(session, run)
+        intent.state, intent.request_id = IntentState.REQUESTED, request_id
+    return intent
+
+
+async def _done(run: Run, intent: CreateIntent, account_id: str) -> CreateIntent:
+    async with run.write() as session:
+        intent = await _mine(session, run)
+        intent.state = IntentState.DONE
+        (await session.get_one(Account, run.account.id)).aws_account_id = account_id
+    return intent
+
+
+async def _mine(session: AsyncSession, run: Run) -> CreateIntent:
+    return await session.get_one(CreateIntent, run.account.id)
+
+
+async def _take_slot(session: AsyncSession, run: Run) -> None:
+    """Count the creations under way in the organization, by whatever worker; raises StageStopped when AWS's limit is
+    reached (AWS Organizations User Guide, "Quotas": concurrent account creations).
+    """
+    await session.scalars(select(Tenancy).where(Tenancy.id == run.tenancy.id).with_for_update(key_share=True))
+    at_work = exists().where(Setup.account_id == CreateIntent.account_id, Setup.status.in_(LIVE))
+    under_way = await session.scalar(
+        select(func.count()).where(
+            CreateIntent.tenancy_id == run.tenancy.id,
+            CreateIntent.account_id != run.account.id,
+            CreateIntent.state.in_((IntentState.CALLING, IntentState.REQUESTED)),
+            at_work,
+        )
+    )
+    if (under_way or 0) >= CONCURRENT_CREATIONS:
+        raise wait(
+            "CREATE_ACCOUNT_QUEUED",
+            f"AWS creates {CONCURRENT_CREATIONS} accounts of an organization at a time; this one is next.",
+            SLOT_SECONDS,
+        )
+
+
+async def _age(run: Run, intent: CreateIntent) -> float:
+    """Seconds since the call, by PostgreSQL's clock, which also timed the call."""
+    async with run.read() as session:
+        now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    return QUARANTINE_SECONDS if intent.called_at is None else (now - intent.called_at) / timedelta(seconds=1)
+
+
+def _outcome_unknown(seconds: float) -> StageStopped:
+    return wait(
+        "CREATE_ACCOUNT_OUTCOME_UNKNOWN",
+        "The answer of AWS to CreateAccount was lost. Freehold looks whether the account was created before it asks "
+        "again.",
+        seconds,
+    )
+
+
+def _facts(run: Run) -> dict[str, str]:
+    return {"name": run.account.name, "email": run.account.email}
+
+
+STAGE = Stage(
+    name="create_account",
+    title="AWS account",
+    description="Creates the account in the organization, exactly once.",
+    permissions=(
+        "organizations:CreateAccount",
+        "organizations:DescribeCreateAccountStatus",
+        "organizations:ListAccounts",
+        "organizations:ListCreateAccountStatus",
+    ),
+    check=check,
+    apply=apply,
+)

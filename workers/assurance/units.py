@@ -1,0 +1,64 @@
+"""Organizational units: found or made, whichever it takes."""
+
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from server.account_types.models import AccountType
+from server.database import transaction
+from server.tenancies.models import Tenancy
+from workers.aws.session import Aws
+
+PERMISSIONS = ("organizations:CreateOrganizationalUnit", "organizations:ListOrganizationalUnitsForParent")
+
+
+async def find_units(aws: Aws, tenancy: Tenancy, parent_id: str) -> dict[str, str]:
+    """The ids of the units directly below a root or unit, by name."""
+    async with aws.client("organizations", tenancy.home_region) as organizations:
+        pages = organizations.get_paginator("list_organizational_units_for_parent").paginate(ParentId=parent_id)
+        return {unit["Name"]: unit["Id"] async for page in pages for unit in page["OrganizationalUnits"]}
+
+
+async def make_unit(aws: Aws, tenancy: Tenancy, parent_id: str, name: str) -> str:
+    """The id of the unit of that name below the parent, which is made if it is missing."""
+    async with (
+        aws.organization_writes[tenancy.id],
+        aws.client("organizations", tenancy.home_region) as organizations,
+    ):
+        try:
+            answer = await organizations.create_organizational_unit(ParentId=parent_id, Name=name)
+            return answer["OrganizationalUnit"]["Id"]
+        except organizations.exceptions.DuplicateOrganizationalUnitException:
+            units = await find_units(aws, tenancy, parent_id)
+    # AWS compares names without regard to case.
+    return next(unit_id for unit, unit_id in units.items() if unit.casefold() == name.casefold())
+
+
+async def remember_unit(session: AsyncSession, account_type: AccountType, unit_id: str) -> None:
+    await session.execute(
+        update(AccountType)
+        .where(AccountType.tenancy_id == account_type.tenancy_id, AccountType.id == account_type.id)
+        .values(organizational_unit_id=unit_id)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def create_unit_of_type(engine: AsyncEngine, aws: Aws, account_type_id: UUID) -> None:
+    """Make the OU of an account type below Workloads; nothing is done for one that has its OU or cannot have it yet."""
+    rows = (
+        select(AccountType, Tenancy)
+        .join(Tenancy, Tenancy.id == AccountType.tenancy_id)
+        .where(
+            AccountType.id == account_type_id,
+            AccountType.organizational_unit_id.is_(None),
+            AccountType.foundation.is_(False),
+        )
+    )
+    async with transaction(engine) as session:
+        row = (await session.execute(rows)).one_or_none()
+    if row is None or row.Tenancy.workloads_ou_id is None:
+        return
+    unit_id = await make_unit(aws, row.Tenancy, row.Tenancy.workloads_ou_id, row.AccountType.name)
+    async with transaction(engine) as session:
+        await remember_unit(session, row.AccountType, unit_id)

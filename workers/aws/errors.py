@@ -1,0 +1,222 @@
+"""What an error from AWS means for a stage: one table, from AWS's code to a class and to what somebody has to do.
+
+Sources: the errors listed with each action in the API references of AWS Organizations, Account Management, IAM, STS,
+EC2 and S3 Control, and `CreateAccountStatus.FailureReason` in that of Organizations.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004 - botocore's own, which is not the built-in one
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from server.assurance.models import StageErrorClass
+from server.assurance.service import StageError
+
+TRANSIENT = StageErrorClass.TRANSIENT
+PERMANENT = StageErrorClass.PERMANENT
+NEEDS_PERSON = StageErrorClass.NEEDS_PERSON
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """`advice` may name {name} and {email} of the account, the AWS call {operation} and AWS's own words {detail}."""
+
+    error_class: StageErrorClass
+    advice: str
+
+
+_BUSY = Meaning(TRANSIENT, "AWS asks for fewer calls at a time; Freehold tries again by itself.")
+_DENIED = Meaning(
+    NEEDS_PERSON,
+    "AWS does not allow Freehold to call {operation}. Give its principal the permissions that `freehold iam-policy` "
+    "prints, check the service control policies, and retry the setup. AWS says: {detail}",
+)
+_CREDENTIALS = Meaning(
+    NEEDS_PERSON, "AWS does not accept the credentials of the worker. Correct them and retry the setup. {detail}"
+)
+_EXPIRED = Meaning(TRANSIENT, "Credentials of the account have expired; Freehold gets new ones and tries again.")
+_ACCOUNT_LIMIT = Meaning(
+    NEEDS_PERSON,
+    "The organization has as many accounts as AWS allows it. Ask AWS Support for a higher limit, or close accounts "
+    "that are not needed, and retry the setup.",
+)
+_EMAIL_IN_USE = Meaning(
+    NEEDS_PERSON,
+    "AWS already has an account with the e-mail {email}. Give this account another e-mail and retry the setup, or "
+    "close the other account.",
+)
+_EMAIL_INVALID = Meaning(
+    NEEDS_PERSON, "AWS does not accept the e-mail {email}. Give this account another e-mail and retry the setup."
+)
+_PAYMENT = Meaning(
+    NEEDS_PERSON,
+    "AWS wants a valid payment method on the management account before it creates accounts. Add one and retry the "
+    "setup.",
+)
+_BUSINESS = Meaning(
+    NEEDS_PERSON,
+    "AWS wants the business details of the management account to be validated before it creates accounts. Complete "
+    "that with AWS and retry the setup.",
+)
+_REGION_OFF = Meaning(
+    NEEDS_PERSON,
+    "A Region of the tenancy is not enabled in this account. Enable it there, or take it out of the tenancy, and "
+    "retry the setup. AWS says: {detail}",
+)
+_NOT_ALL_FEATURES = Meaning(
+    NEEDS_PERSON,
+    "The organization does not have all features enabled. Enable them in AWS Organizations and retry the setup.",
+)
+_UNKNOWN = Meaning(PERMANENT, "AWS refused {operation}: {detail}")
+_SERVER_FAULT = Meaning(TRANSIENT, "AWS could not answer {operation}; Freehold tries again by itself. {detail}")
+_UNREACHABLE = Meaning(TRANSIENT, "AWS could not be reached; Freehold tries again by itself. {detail}")
+
+MEANINGS: Mapping[str, Meaning] = {
+    "Throttling": _BUSY,
+    "ThrottlingException": _BUSY,
+    "ThrottledException": _BUSY,
+    "RequestLimitExceeded": _BUSY,
+    "RequestThrottled": _BUSY,
+    "RequestThrottledException": _BUSY,
+    "SlowDown": _BUSY,
+    "TooManyRequestsException": _BUSY,
+    "ConcurrentModification": _BUSY,
+    "ConcurrentModificationException": _BUSY,
+    "CONCURRENT_ACCOUNT_MODIFICATION": _BUSY,
+    "ConflictException": _BUSY,
+    "EntityTemporarilyUnmodifiable": _BUSY,
+    # Takes up to an hour in a new organization.
+    "FinalizingOrganizationException": Meaning(
+        TRANSIENT, "AWS is still finishing the new organization; Freehold tries again by itself."
+    ),
+    "ACCOUNT_CREATION_NOT_COMPLETE": Meaning(
+        TRANSIENT, "AWS is still finishing the new account; Freehold tries again by itself."
+    ),
+    "INTERNAL_FAILURE": _SERVER_FAULT,
+    "InternalError": _SERVER_FAULT,
+    "InternalFailure": _SERVER_FAULT,
+    "InternalServerException": _SERVER_FAULT,
+    "ServiceException": _SERVER_FAULT,
+    "ServiceFailure": _SERVER_FAULT,
+    "ServiceUnavailable": _SERVER_FAULT,
+    "Unavailable": _SERVER_FAULT,
+    "RequestTimeout": _SERVER_FAULT,
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "AccessDenied": _DENIED,
+    "AccessDeniedException": _DENIED,
+    "UnauthorizedOperation": _DENIED,
+    "AuthFailure": _CREDENTIALS,
+    "InvalidClientTokenId": _CREDENTIALS,
+    "SignatureDoesNotMatch": _CREDENTIALS,
+    "UnrecognizedClientException": _CREDENTIALS,
+    "EMAIL_ALREADY_EXISTS": _EMAIL_IN_USE,
+    "INVALID_EMAIL": _EMAIL_INVALID,
+    "ACCOUNT_LIMIT_EXCEEDED": _ACCOUNT_LIMIT,
+    "ACCOUNT_NUMBER_LIMIT_EXCEEDED": _ACCOUNT_LIMIT,
+    "ACCOUNT_CREATION_RATE_LIMIT_EXCEEDED": Meaning(
+        NEEDS_PERSON,
+        "The organization has created as many accounts today as AWS allows. Retry the setup tomorrow, or ask AWS "
+        "Support for a higher limit.",
+    ),
+    "INVALID_ADDRESS": Meaning(
+        NEEDS_PERSON,
+        "AWS does not accept the postal address of the management account. Correct it there and retry the setup.",
+    ),
+    "MISSING_PAYMENT_INSTRUMENT": _PAYMENT,
+    "INVALID_PAYMENT_INSTRUMENT": _PAYMENT,
+    "MASTER_ACCOUNT_PAYMENT_INSTRUMENT_REQUIRED": _PAYMENT,
+    "MISSING_BUSINESS_VALIDATION": _BUSINESS,
+    "FAILED_BUSINESS_VALIDATION": _BUSINESS,
+    "PENDING_BUSINESS_VALIDATION": _BUSINESS,
+    "UNKNOWN_BUSINESS_VALIDATION": _BUSINESS,
+    "INVALID_IDENTITY_FOR_BUSINESS_VALIDATION": _BUSINESS,
+    "MASTER_ACCOUNT_MISSING_CONTACT_INFO": Meaning(
+        NEEDS_PERSON,
+        "AWS wants contact details on the management account before it creates accounts. Add them there and retry "
+        "the setup.",
+    ),
+    "ORGANIZATION_NOT_IN_ALL_FEATURES_MODE": _NOT_ALL_FEATURES,
+    "OU_NUMBER_LIMIT_EXCEEDED": Meaning(
+        NEEDS_PERSON,
+        "The organization has as many organizational units as AWS allows. Delete account types that are not needed, "
+        "and retry the setup.",
+    ),
+    "AWSOrganizationsNotInUseException": Meaning(
+        NEEDS_PERSON,
+        "The AWS account that the worker's credentials belong to is in no organization. Give the worker credentials "
+        "of the tenancy's management account and retry the setup.",
+    ),
+    "OptInRequired": _REGION_OFF,
+    "RegionDisabledException": _REGION_OFF,
+}
+
+
+def explain(error: BaseException, facts: Mapping[str, str]) -> StageError | None:
+    """What an exception raised by an AWS call means for a stage; None when it is not one.
+
+    `facts` holds `name` and `email` of the account. The code is AWS's own, the more telling one where it has two.
+    """
+    if isinstance(error, ClientError):
+        return _explain_answer(error, facts)
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)):
+        return _stage_error(type(error).__name__, _CREDENTIALS, {**facts, "detail": str(error)})
+    if isinstance(error, (HTTPClientError, ConnectionError, aiohttp.ClientError)):
+        return _stage_error(type(error).__name__, _UNREACHABLE, {**facts, "detail": str(error)})
+    if isinstance(error, BotoCoreError):
+        return _stage_error(type(error).__name__, _UNKNOWN, {**facts, "operation": "a call", "detail": str(error)})
+    return None
+
+
+def explain_failure(reason: str, facts: Mapping[str, str]) -> StageError:
+    """What the `FailureReason` of a CreateAccount request means."""
+    given = {**facts, "operation": "CreateAccount", "detail": reason}
+    return _stage_error(reason, MEANINGS.get(reason, _UNKNOWN), given)
+
+
+def error_code(error: ClientError) -> str:
+    """AWS's own code for the error."""
+    return str(error.response.get("Error", {}).get("Code", "Unknown"))
+
+
+def is_outcome_unknown(error: BaseException) -> bool:
+    """Whether a call that ended with this error may have been carried out all the same."""
+    if isinstance(error, ClientError):
+        return _status(error) >= 500
+    return isinstance(
+        error, (HTTPClientError, ConnectionError, aiohttp.ClientError, TimeoutError, asyncio.CancelledError)
+    )
+
+
+def _explain_answer(error: ClientError, facts: Mapping[str, str]) -> StageError:
+    response: Mapping[str, Any] = error.response
+    code, reason = error_code(error), response.get("Reason")
+    told = response.get("Error", {}).get("Message") or "AWS gave no reason."
+    given = {**facts, "operation": error.operation_name, "detail": told}
+    request_id = response.get("ResponseMetadata", {}).get("RequestId")
+    # ConstraintViolationException and InvalidInputException say in `Reason` what it is about.
+    for known in (str(reason), code):
+        if known in MEANINGS:
+            return _stage_error(known, MEANINGS[known], given, request_id)
+    status = _status(error)
+    meaning = _BUSY if status == 429 else _SERVER_FAULT if status in (500, 502, 503, 504) else _UNKNOWN
+    return _stage_error(str(reason or code), meaning, given, request_id)
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _stage_error(code: str, meaning: Meaning, given: Mapping[str, str], request_id: str | None = None) -> StageError:
+    return StageError(code, meaning.advice.format_map(given).strip(), meaning.error_class, request_id)

@@ -1,0 +1,266 @@
+"""AWS clients of one worker process: where they connect to, with whose credentials, and how often they try.
+
+One session makes every client, so the service models are parsed once (80 ms of CPU for the first client of a process,
+1 to 6 ms for each one after that).
+"""
+
+import asyncio
+import os
+from collections import OrderedDict, defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, overload
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
+
+import aioboto3  # type: ignore[import-untyped]
+from aiobotocore.session import AioSession
+from botocore.config import Config
+
+from server.config import SIMULATOR_CREDENTIALS, AwsMode, Settings
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSRequest
+    from botocore.model import OperationModel
+    from types_aiobotocore_account import AccountClient
+    from types_aiobotocore_ec2 import EC2Client
+    from types_aiobotocore_iam import IAMClient
+    from types_aiobotocore_organizations import OrganizationsClient
+    from types_aiobotocore_s3control import S3ControlClient
+    from types_aiobotocore_sts import STSClient
+
+# The role that AWS Organizations makes in every account it creates; its trust is the management account.
+ROLE = "OrganizationAccountAccessRole"
+ROLE_SESSION = "freehold"
+RENEW_BEFORE = timedelta(minutes=5)
+
+# AWS allows five account creations at a time in one organization.
+CONCURRENT_CREATIONS = 5
+CONNECT_SECONDS = 2
+# Together with CONNECT_SECONDS less than a lease, so that a call that may happen only once ends within one.
+ONCE_READ_SECONDS = 5
+READ_SECONDS = 15
+ATTEMPTS = 3
+KEPT_CLIENTS = 128
+
+# What a worker in simulator mode must not read: the operator's own AWS profile.
+NO_AMBIENT_CONFIGURATION = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+# IAM actions that do not bear the name of the call that needs them.
+ACTIONS = {
+    "s3control:GetPublicAccessBlock": "s3:GetAccountPublicAccessBlock",
+    "s3control:PutPublicAccessBlock": "s3:PutAccountPublicAccessBlock",
+}
+
+Service = Literal["account", "ec2", "iam", "organizations", "s3control", "sts"]
+Guard = Callable[[str], None]
+
+# Asked before every call to AWS made below it, with the IAM action that the call needs; it forbids by raising.
+guard: ContextVar[Guard | None] = ContextVar("guard", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    service: Service
+    region: str
+    access_key: str | None
+    once: bool
+
+
+@dataclass(slots=True)
+class _Entry:
+    client: Any
+    resources: AsyncExitStack
+    users: int = 0
+
+
+class Aws:
+    """Clients and assumed roles. Raises ConfigurationError when simulator mode has no endpoint.
+
+    `organization_writes` serialises what changes one organization: AWS answers concurrent changes with
+    ConcurrentModificationException. `creations` bounds the accounts of one organization that are being created.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._endpoint: str | None = None
+        self._config: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "max_pool_connections": 25}
+        if settings.aws_mode is AwsMode.REAL:
+            self._session = aioboto3.Session(botocore_session=AioSession())
+        else:
+            # An explicit endpoint and fixed credentials: nothing in the environment can lead this mode to AWS itself.
+            self._endpoint = settings.require("aws_endpoint_url")
+            self._config["proxies"] = {}
+            self._session = aioboto3.Session(
+                *SIMULATOR_CREDENTIALS, botocore_session=AioSession(session_vars=NO_AMBIENT_CONFIGURATION)
+            )
+        self._clients: OrderedDict[_Key, _Entry] = OrderedDict()
+        self._opening = asyncio.Lock()
+        self._assumed: dict[str, Credentials] = {}
+        self._assuming: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.organization_writes: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.creations: defaultdict[UUID, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(CONCURRENT_CREATIONS)
+        )
+
+    async def __aenter__(self) -> "Aws":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        entries = [*self._clients.values()]
+        self._clients.clear()
+        for entry in entries:
+            await entry.resources.aclose()
+
+    async def warm_up(self, region: str = "us-east-1") -> None:
+        """Parse the service models now rather than while setups run."""
+        services: tuple[Service, ...] = ("organizations", "sts", "iam", "account", "s3control", "ec2")
+        for service in services:
+            async with self._client(service, region, None, once=False):
+                pass
+
+    def partition(self, region: str) -> str:
+        """The partition of a Region: `aws`, `aws-us-gov`, `aws-cn`..."""
+        return str(self._session.get_partition_for_region(region))
+
+    @overload
+    def client(
+        self, service: Literal["account"], region: str, credentials: Credentials | None = None, *, once: bool = False
+    ) -> AbstractAsyncContextManager["AccountClient"]: ...
+    @overload
+    def client(
+        self, service: Literal["ec2"], region: str, credentials: Credentials | None = None, *, once: bool = False
+    ) -> AbstractAsyncContextManager["EC2Client"]: ...
+    @overload
+    def client(
+        self, service: Literal["iam"], region: str, credentials: Credentials | None = None, *, once: bool = False
+    ) -> AbstractAsyncContextManager["IAMClient"]: ...
+    @overload
+    def client(
+        self,
+        service: Literal["organizations"],
+        region: str,
+        credentials: Credentials | None = None,
+        *,
+        once: bool = False,
+    ) -> AbstractAsyncContextManager["OrganizationsClient"]: ...
+    @overload
+    def client(
+        self, service: Literal["s3control"], region: str, credentials: Credentials | None = None, *, once: bool = False
+    ) -> AbstractAsyncContextManager["S3ControlClient"]: ...
+    @overload
+    def client(
+        self, service: Literal["sts"], region: str, credentials: Credentials | None = None, *, once: bool = False
+    ) -> AbstractAsyncContextManager["STSClient"]: ...
+    def client(
+        self, service: Service, region: str, credentials: Credentials | None = None, *, once: bool = False
+    ) -> AbstractAsyncContextManager[Any]:
+        """A client, kept open for the next user; without credentials it works in the management account.
+
+        `once` makes a client that never sends a request twice, whatever becomes of the first.
+        """
+        return self._client(service, region, credentials, once=once)
+
+    async def assume(self, account_id: str, region: str) -> Credentials:
+        """Credentials of the role in a member account, from the cache until shortly before they expire."""
+        async with self._assuming[account_id]:
+            known = self._assumed.get(account_id)
+            if known is not None and known.expires - RENEW_BEFORE > datetime.now(UTC):
+                return known
+            self.forget(account_id)
+            async with self.client("sts", region) as sts:
+                answer = await sts.assume_role(
+                    RoleArn=f"arn:{self.partition(region)}:iam::{account_id}:role/{ROLE}", RoleSessionName=ROLE_SESSION
+                )
+            issued = answer["Credentials"]
+            credentials = Credentials(
+                issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"], issued["Expiration"]
+            )
+            self._assumed[account_id] = credentials
+            return credentials
+
+    def forget(self, account_id: str) -> None:
+        """Assume the role of that account anew next time."""
+        self._assumed.pop(account_id, None)
+
+    @asynccontextmanager
+    async def _client(
+        self, service: Service, region: str, credentials: Credentials | None, *, once: bool
+    ) -> AsyncIterator[Any]:
+        key = _Key(service, region, None if credentials is None else credentials.access_key, once)
+        async with self._opening:
+            entry = self._clients.get(key)
+            if entry is None:
+                entry = self._clients[key] = await self._open(key, credentials)
+            entry.users += 1
+            self._clients.move_to_end(key)
+            await self._close_surplus()
+        try:
+            yield entry.client
+        finally:
+            entry.users -= 1
+
+    async def _open(self, key: _Key, credentials: Credentials | None) -> _Entry:
+        config = Config(
+            **self._config,
+            read_timeout=ONCE_READ_SECONDS if key.once else READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": 1 if key.once else ATTEMPTS},
+        )
+        resources = AsyncExitStack()
+        client = await resources.enter_async_context(
+            self._session.client(
+                key.service,
+                region_name=key.region,
+                endpoint_url=self._endpoint,
+                config=config,
+                **({} if credentials is None else _as_arguments(credentials)),
+            )
+        )
+        client.meta.events.register("before-call", _ask_guard)
+        if self._endpoint is not None:
+            client.meta.events.register("before-sign.s3-control", self._keep_to_endpoint)
+        return _Entry(client, resources)
+
+    async def _close_surplus(self) -> None:
+        surplus = len(self._clients) - KEPT_CLIENTS
+        if surplus > 0:
+            idle = [key for key, entry in self._clients.items() if entry.users == 0]
+            for key in idle[:surplus]:
+                await self._clients.pop(key).resources.aclose()
+
+    def _keep_to_endpoint(self, request: "AWSRequest", **_: object) -> None:
+        # The endpoint rules of s3control put the account id before the host, which an IP address has no room for.
+        request.url = urlunsplit(urlsplit(str(request.url))._replace(netloc=urlsplit(self._endpoint or "").netloc))
+
+
+def action(service: str, operation: str) -> str:
+    """The IAM action that a call needs."""
+    call = f"{service}:{operation}"
+    return ACTIONS.get(call, call)
+
+
+def _ask_guard(model: "OperationModel", **_: object) -> None:
+    ask = guard.get()
+    if ask is not None:
+        ask(action(model.service_model.service_name, model.name))
+
+
+def _as_arguments(credentials: Credentials) -> dict[str, str]:
+    return {
+        "aws_access_key_id": credentials.access_key,
+        "aws_secret_access_key": credentials.secret_key,
+        "aws_session_token": credentials.session_token,
+    }

@@ -1,0 +1,146 @@
+"""Where setups run: as many side by side as the settings allow, each under its lease."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from server.assurance.service import LeaseLost
+from server.outages import is_away
+from workers.lease import Lease, claim
+
+# Of the ten seconds after which a supervisor kills: to come to a good place to stop, then to give the leases back.
+FINISH_SECONDS, RELEASE_SECONDS = 5.0, 3.0
+# Before another worker, perhaps with newer code, tries a setup that this one does not know how to run.
+UNKNOWN_DELAY = timedelta(seconds=5)
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """The setup is unfinished and its lease is to be given back."""
+
+    def __init__(self, delay: timedelta = timedelta(0)) -> None:
+        super().__init__()
+        self.delay = delay
+
+
+class Executor:
+    """Runs claimed setups. `run` works under a lease until its setup has finished, failed or waits.
+
+    It raises LeaseLost when it has to stop without a further write, and Interrupted to give the lease back.
+    """
+
+    def __init__(self, engine: AsyncEngine, capacity: int, run: Callable[[Lease], Awaitable[None]]) -> None:
+        self._engine = engine
+        self._capacity = capacity
+        self._run = run
+        self._taken = 0
+        self._closing = False
+        self._leases: set[Lease] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._passed_over: dict[UUID, None] = {}
+
+    async def offer(self, setup_id: UUID) -> None:
+        """Claim the setup and run it in the background; does nothing when it is not to be had or all slots are taken.
+
+        A setup that found no slot is claimed when one falls free, unless another worker was faster.
+        """
+        if self._closing:
+            return
+        if self._taken >= self._capacity:
+            self._passed_over[setup_id] = None
+            return
+        self._taken += 1
+        lease = None
+        try:
+            lease = await claim(self._engine, setup_id)
+        finally:
+            if lease is None:
+                self._free_slot()
+        if lease is not None:
+            self._leases.add(lease)
+            lease.wanted_back = self._closing
+            self._spawn(self._work(lease))
+
+    async def close(self) -> None:
+        """Claim nothing more, let setups come to the end of their stage, and give back the leases of the rest."""
+        self._closing = True
+        for lease in self._leases:
+            lease.wanted_back = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FINISH_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=RELEASE_SECONDS)
+
+    async def idle(self) -> None:
+        """Wait until nothing runs."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _free_slot(self) -> None:
+        self._taken -= 1
+        if self._passed_over and not self._closing:
+            setup_id = next(iter(self._passed_over))
+            del self._passed_over[setup_id]
+            self._spawn(self._offer_again(setup_id))
+
+    async def _offer_again(self, setup_id: UUID) -> None:
+        try:
+            await self.offer(setup_id)
+        except Exception as error:
+            # The sweeper offers it again.
+            logger.warning("setup %s was not claimed: %s: %s", setup_id, type(error).__name__, error)
+
+    async def _work(self, lease: Lease) -> None:
+        try:
+            await self._run_while_kept(lease)
+        except LeaseLost as lost:
+            logger.warning("%s; another worker carries on", lost)
+        except Interrupted as interrupted:
+            await self._give_back(lease, interrupted.delay)
+        except asyncio.CancelledError:
+            # By `close` alone, after which this task has nothing more to do than this.
+            await self._give_back(lease)
+        except Exception as error:
+            # The lease runs out by itself, and with it the setup becomes due again.
+            if is_away(error):
+                logger.warning("setup %s stopped for now: %s: %s", lease.setup_id, type(error).__name__, error)
+            else:
+                logger.exception("setup %s stopped for now", lease.setup_id)
+        finally:
+            self._leases.discard(lease)
+            self._free_slot()
+
+    async def _run_while_kept(self, lease: Lease) -> None:
+        work = asyncio.ensure_future(self._run(lease))
+        heart = asyncio.create_task(lease.keep())
+        try:
+            await asyncio.wait((work, heart), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            first = work if work.done() else heart
+            work.cancel()
+            heart.cancel()
+            await asyncio.gather(work, heart, return_exceptions=True)
+        if not first.cancelled():
+            first.result()
+
+    async def _give_back(self, lease: Lease, delay: timedelta = timedelta(0)) -> None:
+        try:
+            await lease.give_back(delay)
+        except LeaseLost as lost:
+            logger.info("%s", lost)
+        except Exception as error:
+            logger.warning(
+                "the lease of setup %s runs out by itself: %s: %s", lease.setup_id, type(error).__name__, error
+            )
