@@ -56,8 +56,9 @@ class Running:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def named(self, command: str) -> psutil.Process:
-        """The process that runs `freehold COMMAND`."""
-        (found,) = (child for child in self.children() if child.cmdline()[-2:] == ["server.cli", command])
+        """The process that runs `freehold COMMAND`, not its guard."""
+        expected = [*FREEHOLD, command]
+        (found,) = (child for child in self.children() if child.cmdline() == expected)
         return found
 
     async def stop(self, number: signal.Signals) -> int:

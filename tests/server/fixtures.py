@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 from uuid import UUID, uuid4
 
 import asyncpg  # type: ignore[import-untyped]
@@ -17,6 +18,9 @@ from server.identity.models import Role
 from server.identity.service import create_token
 from server.jobs import EVENT_CHANNEL
 from server.serving import Server, create_server
+
+# asyncpg has no types of its own.
+Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +44,7 @@ async def worker_engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-async def owner(settings: Settings) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+async def owner(settings: Settings) -> AsyncIterator[Owner]:
     """A connection past every policy, to arrange and to look."""
     connection = await asyncpg.connect(settings.require("owner_database_url"))
     yield connection
@@ -65,7 +69,7 @@ NewTenant = Callable[[], Awaitable[Tenant]]
 
 
 @pytest.fixture
-async def new_tenant(owner: "asyncpg.Connection[asyncpg.Record]", worker_engine: AsyncEngine) -> NewTenant:
+async def new_tenant(owner: Owner, worker_engine: AsyncEngine) -> NewTenant:
     async def make() -> Tenant:
         name = uuid4().hex
         tenancy_id: UUID = await owner.fetchval(
@@ -99,7 +103,7 @@ async def tenant(new_tenant: NewTenant) -> Tenant:
     return await new_tenant()
 
 
-async def write_event(owner: "asyncpg.Connection[asyncpg.Record]", tenant: Tenant, *, notify: bool = True) -> int:
+async def write_event(owner: Owner, tenant: Tenant, *, notify: bool = True) -> int:
     """Commit the account's next event, as the workers do."""
     async with owner.transaction():
         sequence: int = await owner.fetchval(

@@ -4,14 +4,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
-import asyncpg  # type: ignore[import-untyped,unused-ignore]
+import asyncpg  # type: ignore[import-untyped]
 import pytest
 
 from server.config import Settings
 from server.graphql.hub import Hub
 from server.jobs import OUTBOX_CHANNEL
-from tests.server.fixtures import NewTenant, Tenant, write_event
+from tests.server.fixtures import NewTenant, Owner, Tenant, write_event
 from tests.server.tunnel import tunnel
+from tests.server.waiting import until
 
 LISTENERS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'freehold-hub' AND datname = current_database()"
 
@@ -29,15 +30,20 @@ async def soon(waiting: "asyncio.Future[None] | asyncio.Task[None]", seconds: fl
     await asyncio.wait_for(waiting, seconds)
 
 
-async def listening(owner: "asyncpg.Connection[asyncpg.Record]") -> int:
-    async with asyncio.timeout(5):
-        while (process := await owner.fetchval(LISTENERS)) is None:
-            await asyncio.sleep(0.01)
-    return int(process)
+async def listening(owner: Owner) -> int:
+    await until(lambda: owner.fetchval(LISTENERS))
+    return int(await owner.fetchval(LISTENERS))
+
+
+async def terminate(settings: Settings, process: int) -> None:
+    """Kill a backend of the server's role, as that role."""
+    same_role = await asyncpg.connect(settings.require("database_url"))
+    await same_role.execute("SELECT pg_terminate_backend($1)", process)
+    await same_role.close()
 
 
 async def test_an_event_wakes_the_readers_of_its_account_alone(
-    slow_hub: Hub, owner: "asyncpg.Connection[asyncpg.Record]", new_tenant: NewTenant
+    slow_hub: Hub, owner: Owner, new_tenant: NewTenant
 ) -> None:
     one, other = await new_tenant(), await new_tenant()
     async with (
@@ -64,7 +70,8 @@ async def test_the_first_wait_returns_at_once_and_a_hint_during_a_read_is_kept(s
 
 async def test_everybody_wakes_after_a_new_connection(
     slow_hub: Hub,
-    owner: "asyncpg.Connection[asyncpg.Record]",
+    settings: Settings,
+    owner: Owner,
     tenant: Tenant,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -75,7 +82,7 @@ async def test_everybody_wakes_after_a_new_connection(
         await reader.wait()
         slow_hub.outbox.clear()
         waiting = asyncio.ensure_future(reader.wait())
-        await owner.execute("SELECT pg_terminate_backend($1)", process)
+        await terminate(settings, process)
         await soon(waiting)
         assert slow_hub.outbox.is_set()
         assert await listening(owner) != process
@@ -83,7 +90,7 @@ async def test_everybody_wakes_after_a_new_connection(
 
 
 async def test_a_lost_notification_is_made_up_for_by_the_poll(
-    settings: Settings, owner: "asyncpg.Connection[asyncpg.Record]", new_tenant: NewTenant
+    settings: Settings, owner: Owner, new_tenant: NewTenant
 ) -> None:
     hub = Hub(settings.require("database_url"), poll_seconds=0.05)
     await hub.open()
@@ -105,7 +112,7 @@ async def test_a_lost_notification_is_made_up_for_by_the_poll(
         await hub.close()
 
 
-async def test_the_outbox_is_announced(slow_hub: Hub, owner: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_the_outbox_is_announced(slow_hub: Hub, owner: Owner) -> None:
     await slow_hub.connected.wait()
     slow_hub.outbox.clear()
     await owner.execute("SELECT pg_notify($1, '')", OUTBOX_CHANNEL)

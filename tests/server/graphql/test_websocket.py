@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import asyncpg  # type: ignore[import-untyped,unused-ignore]
 import pytest
 from gql import Client, gql
 from gql.transport.websockets import WebsocketsTransport
@@ -18,9 +17,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from server.graphql.hub import Hub
-from tests.server.fixtures import Tenant, serving
+from tests.server.fixtures import Owner, Tenant, serving
 from tests.server.graphql.harness import ORIGIN, Address, application, endpoint
 from tests.server.graphql.schema import SECRET_DETAIL
+from tests.server.waiting import until
 
 PROTOCOL = [Subprotocol("graphql-transport-ws")]
 
@@ -41,10 +41,21 @@ async def receive(socket: ClientConnection) -> Any:
     return json.loads(await asyncio.wait_for(socket.recv(), 10))
 
 
+async def nobody_reads(hub: Hub) -> None:
+    async def nobody() -> bool:
+        return hub.readers == 0
+
+    await until(nobody)
+
+
 async def closed(socket: ClientConnection) -> tuple[int, str]:
+    async def read_on() -> None:
+        async for _ in socket:
+            pass
+        await socket.recv()
+
     with pytest.raises(ConnectionClosed) as caught:
-        while True:
-            await asyncio.wait_for(socket.recv(), 10)
+        await asyncio.wait_for(read_on(), 10)
     assert caught.value.rcvd is not None
     return caught.value.rcvd.code, caught.value.rcvd.reason
 
@@ -226,9 +237,7 @@ async def test_ping_is_answered_and_complete_ends_an_operation(address: Address,
         await send(socket, {"type": "complete", "id": "1"})
         await send(socket, {"type": "ping"})
         assert await receive(socket) == {"type": "pong"}
-        async with asyncio.timeout(5):
-            while hub.readers:
-                await asyncio.sleep(0)
+        await nobody_reads(hub)
 
 
 async def test_a_dropped_socket_is_cleaned_up(address: Address, tenant: Tenant, hub: Hub) -> None:
@@ -236,14 +245,10 @@ async def test_a_dropped_socket_is_cleaned_up(address: Address, tenant: Tenant, 
         await send(socket, subscribe(f'subscription {{ wakes(accountId: "{tenant.account_id}") }}'))
         assert (await receive(socket))["type"] == "next"
         socket.transport.abort()
-    async with asyncio.timeout(5):
-        while hub.readers:
-            await asyncio.sleep(0.01)
+    await nobody_reads(hub)
 
 
-async def test_a_revoked_token_closes_its_sockets(
-    engine: AsyncEngine, hub: Hub, tenant: Tenant, owner: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
+async def test_a_revoked_token_closes_its_sockets(engine: AsyncEngine, hub: Hub, tenant: Tenant, owner: Owner) -> None:
     watchful = endpoint(engine, hub, seconds_between_token_checks=0.05)
     async with serving(application(watchful)) as server, acknowledged(Address(server.port), tenant) as socket:
         await send(socket, subscribe("subscription { forever }"))
