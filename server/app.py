@@ -29,6 +29,7 @@ from server.schema import schema as the_schema
 from server.serving import create_server
 
 READY_SECONDS = 2.0
+CLOSE_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> Starlette:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
             stack.push_async_callback(queue.aclose)
-            stack.push_async_callback(reader.close)
+            stack.push_async_callback(_close, reader)
             stack.push_async_callback(_stop, asyncio.create_task(_open_reader(reader, reading), name="open reader"))
             await hub.open()
             stack.push_async_callback(hub.close)
@@ -70,7 +71,11 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> Starlette:
             yield
 
     async def ready(request: Request) -> Response:
-        return await _ready({"database": lambda: _ask_database(engine), "redis": lambda: _ask_redis(queue)})
+        async def database_answers() -> None:
+            await reading.wait()
+            await _ask_database(engine)
+
+        return await _ready({"database": database_answers, "redis": lambda: _ask_redis(queue)})
 
     return Starlette(
         routes=[
@@ -124,6 +129,13 @@ async def _ask_database(engine: AsyncEngine) -> None:
 
 async def _ask_redis(queue: ArqRedis) -> None:
     await queue.ping()
+
+
+async def _close(reader: Reader) -> None:
+    """Close the pool; a statement that PostgreSQL never answers must not hold the process."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await reader.close()
 
 
 async def _open_reader(reader: Reader, opened: asyncio.Event) -> None:

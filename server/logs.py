@@ -10,6 +10,6 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
 
 def configure_logging(level: LogLevel) -> None:
     logging.basicConfig(stream=sys.stderr, level=level.value, format=FORMAT, datefmt="%Y-%m-%dT%H:%M:%S%z", force=True)
-    # botocore and arq speak at INFO of what only a developer of theirs would want.
-    for noisy in ("botocore", "aiobotocore", "aioboto3", "urllib3", "arq.jobs"):
+    # These speak at INFO of what only a developer of theirs would want.
+    for noisy in ("aioboto3", "aiobotocore", "alembic", "arq.jobs", "botocore", "gql", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

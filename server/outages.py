@@ -19,13 +19,15 @@ _AWAY = (
     RedisConnectionError,
     PoolTimeoutError,
 )
+# Of the same families, but about one statement.
+_NOT_AWAY = (asyncpg.DataError, asyncpg.QueryCanceledError)
 FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
 
 
 def is_away(error: BaseException | None) -> bool:
     """Whether the error, or one behind it, says that PostgreSQL or Redis cannot be reached just now."""
     while error is not None:
-        if isinstance(error, asyncpg.DataError):
+        if isinstance(error, _NOT_AWAY):
             return False
         if isinstance(error, _AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
             return True

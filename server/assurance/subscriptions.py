@@ -29,14 +29,9 @@ class AssuranceSubscription:
     async def account_setup(
         self, info: Info[Context, None], account_id: strawberry.ID, after: int | None = 0
     ) -> AsyncIterator[SetupEvent]:
+        # The checks come before the stream begins, so that their errors end the operation and say where they belong.
         cursor = after or 0
-        key = await _existing_account(info, account_id, cursor)
-        async with info.context.hub.subscription(info.context.viewer.tenancy_id, key, cursor) as reader:
-            while True:
-                await reader.wait()
-                async with aclosing(_unread(info, reader)) as events:
-                    async for event in events:
-                        yield event
+        return _events(info, await _existing_account(info, account_id, cursor), cursor)
 
 
 async def _existing_account(info: Info[Context, None], account_id: str, after: int) -> UUID:
@@ -53,6 +48,16 @@ async def _existing_account(info: Info[Context, None], account_id: str, after: i
     if found is None:
         raise coded(ErrorCode.NOT_FOUND, "There is no account with this id.")
     return key
+
+
+async def _events(info: Info[Context, None], key: UUID, cursor: int) -> AsyncGenerator[SetupEvent, None]:
+    """Every event after number `cursor`, for as long as anybody asks for the next."""
+    async with info.context.hub.subscription(info.context.viewer.tenancy_id, key, cursor) as reader:
+        while True:
+            await reader.wait()
+            async with aclosing(_unread(info, reader)) as events:
+                async for event in events:
+                    yield event
 
 
 async def _unread(info: Info[Context, None], reader: Reading) -> AsyncGenerator[SetupEvent, None]:

@@ -1,10 +1,9 @@
 """All of Freehold on one machine: the embedded services, the migrations, a server, a worker and the tenancy `local`."""
 
 import asyncio
+import importlib
 import json
-import logging
 import os
-import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -13,27 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
-from rich.console import Console
-from sqlalchemy import exists, select
-
-from server.assurance.models import StageDefinition
 from server.config import PREFIX, Settings
-from server.embedded.directory import write_private
 from server.embedded.ports import LOOPBACK, free_port, require_free_port
 from server.embedded.services import Services, embedded
-from server.migrate import migrate
-from server.operations import issue_token, open_tenancy, session_for
-from server.tenancies.models import Tenancy
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
-
-TENANCY = "local"
-EMAIL_TEMPLATE = "aws+{id}@freehold.example"
-SECURITY_CONTACT = ("Security team", "security@freehold.example", "+1 555 0100")
-PROBE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +64,19 @@ async def installation(data_dir: Path, port: int | None) -> AsyncIterator[Instal
         port = free_port()
     else:
         require_free_port(LOOPBACK, port)
+    # Imported while the services start, which takes as long.
+    importing = asyncio.create_task(asyncio.to_thread(importlib.import_module, "server.embedded.opening"))
     async with embedded(data_dir) as services:
+        opening = await importing
         settings = settings_for(services, port)
-        await migrate(settings)
+        await opening.migrate(settings)
         environment = as_environment(settings)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(
-                services.start("worker", freehold("worker"), environment, lambda: worker_is_ready(settings))
-            )
-            group.create_task(
-                services.start("server", freehold("server"), environment, lambda: server_is_ready(settings))
-            )
-        await ensure_tenancy(settings)
-        token = await ensure_token(settings, services.data_dir / "token")
+        await asyncio.gather(
+            services.start("worker", freehold("worker"), environment, opening.worker_is_ready(settings)),
+            services.start("server", freehold("server"), environment, opening.server_is_ready(settings)),
+        )
+        await opening.ensure_tenancy(settings)
+        token = await opening.ensure_token(settings, services.data_dir / "token")
         yield Installation(f"http://{settings.host}:{port}", token, services)
 
 
@@ -126,12 +109,14 @@ def show(running: Installation, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(description), flush=True)  # noqa: T201 - this is the command's output
         return
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"Freehold is running. GraphiQL: {running.url}/graphql")
-    console.print(f'Its headers:          {{"Authorization": "Bearer {running.token}"}}', markup=False)
-    console.print(f"AWS simulator:        {description['awsEndpoint']}")
-    console.print(f"Data, kept:           {description['dataDir']}")
-    console.print("Ctrl-C stops all of it.")
+    lines = (
+        f"Freehold is running. GraphiQL: {running.url}/graphql",
+        f'Its headers:          {{"Authorization": "Bearer {running.token}"}}',
+        f"AWS simulator:        {description['awsEndpoint']}",
+        f"Data, kept:           {description['dataDir']}",
+        "Ctrl-C stops all of it.",
+    )
+    print("\n".join(lines), flush=True)  # noqa: T201
 
 
 def settings_for(services: Services, port: int) -> Settings:
@@ -155,38 +140,3 @@ def as_environment(settings: Settings) -> dict[str, str]:
 
 def freehold(command: str) -> list[str]:
     return [sys.executable, "-m", "server.cli", command]
-
-
-async def worker_is_ready(settings: Settings) -> bool:
-    """Whether a worker has declared its stages, without which no setup can begin."""
-    async with session_for(settings) as session:
-        return bool(await session.scalar(select(exists().select_from(StageDefinition))))
-
-
-async def server_is_ready(settings: Settings) -> bool:
-    try:
-        async with httpx.AsyncClient(timeout=PROBE_SECONDS) as client:
-            return (await client.get(f"http://{settings.host}:{settings.port}/readyz")).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-async def ensure_tenancy(settings: Settings) -> None:
-    async with session_for(settings) as session:
-        present = await session.scalar(select(exists().where(Tenancy.name == TENANCY)))
-    if not present:
-        await open_tenancy(settings, name=TENANCY, email_template=EMAIL_TEMPLATE, security_contact=SECURITY_CONTACT)
-
-
-async def ensure_token(settings: Settings, path: Path) -> str:
-    """The token kept in the data directory; a new one when there is none."""
-    kept = read_secret(path)
-    if kept is not None:
-        return kept
-    secret = await issue_token(settings, TENANCY, f"up-{secrets.token_hex(4)}", "ADMIN")
-    write_private(path, secret + "\n")
-    return secret
-
-
-def read_secret(path: Path) -> str | None:
-    return path.read_text().strip() if path.exists() else None

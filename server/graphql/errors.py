@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 import asyncpg  # type: ignore[import-untyped]
@@ -57,14 +57,22 @@ def describe_fault(fault: BaseException) -> tuple[ErrorCode, str]:
     if is_away(fault):
         logger.warning("A request found no database: %s: %s", type(fault).__name__, fault)
         return ErrorCode.UNAVAILABLE, UNAVAILABLE
-    cause: BaseException | None = fault
-    while cause is not None:
+    for cause in _causes(fault):
         if isinstance(cause, asyncpg.CharacterNotInRepertoireError | asyncpg.UntranslatableCharacterError):
             return ErrorCode.VALIDATION, "Text cannot contain the character U+0000."
-        cause = cause.__cause__
+        if isinstance(cause, asyncpg.QueryCanceledError):
+            logger.warning("A statement took too long: %s", cause)
+            return ErrorCode.UNAVAILABLE, "The query took too long. Ask for less, or try again later."
     error_id = secrets.token_hex(8)
     logger.error("Error id %s", error_id, exc_info=fault)
     return ErrorCode.INTERNAL, f"Something went wrong on our side. Error id: {error_id}"
+
+
+def _causes(fault: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = fault
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def presentable(found: Sequence[GraphQLError] | None) -> list[GraphQLError] | None:
@@ -76,7 +84,7 @@ def _presentable(error: GraphQLError) -> GraphQLError:
     fault = error.original_error
     if fault is None or isinstance(fault, GraphQLError):
         return error
-    if error.path is None and isinstance(fault, ValueError | TypeError):
+    if error.path is None and error.nodes and isinstance(fault, ValueError | TypeError):
         # A custom scalar refused a value, in its own words.
         return error
     code, message = describe_fault(fault)

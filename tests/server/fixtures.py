@@ -1,23 +1,29 @@
 """Fixtures of the server's tests; a conftest imports those that its folder needs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 import asyncpg  # type: ignore[import-untyped]
+import httpx
 import pytest
+from gql import Client, GraphQLRequest
+from gql.transport.websockets import WebsocketsTransport
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp
 
+from server.app import create_app
 from server.config import Settings
 from server.database import create_engine, transaction
+from server.graphql.ids import encode
 from server.identity.models import Role
 from server.identity.service import create_token
 from server.jobs import EVENT_CHANNEL
 from server.serving import Server, create_server
+from tests.server.waiting import until
 
 # asyncpg has no types of its own.
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -135,3 +141,48 @@ async def serving(app: ASGIApp) -> AsyncIterator[Server]:
     finally:
         server.should_exit = True
         await task
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the whole server, which runs for as long as the block."""
+    async with (
+        serving(create_app(settings)) as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as client,
+    ):
+        yield client
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    async def ready() -> bool:
+        return (await client.get("/readyz")).status_code == 200
+
+    await until(ready, within=10)
+
+
+QUERY = """
+    subscription($account: ID!, $after: Int) {
+      accountSetup(accountId: $account, after: $after) { %s }
+    }
+"""
+
+
+@asynccontextmanager
+async def following(
+    server: httpx.AsyncClient, tenant: Tenant, *, account: str = "", after: int | None = 0, select: str = "sequence"
+) -> AsyncIterator[AsyncGenerator[dict[str, Any], None]]:
+    """The events of an account, the tenant's own unless said otherwise, as a real client receives them."""
+    transport = WebsocketsTransport(
+        url=str(server.base_url.copy_with(scheme="ws", path="/graphql")),
+        init_payload={"Authorization": f"Bearer {tenant.secret}"},
+    )
+    variables = {"account": account or encode("acc", tenant.account_id), "after": after}
+    async with Client(transport=transport) as session:
+
+        async def events() -> AsyncGenerator[dict[str, Any], None]:
+            async with aclosing(session.subscribe(GraphQLRequest(QUERY % select, variable_values=variables))) as stream:
+                async for event in stream:
+                    yield event["accountSetup"]
+
+        async with aclosing(events()) as stream:
+            yield stream

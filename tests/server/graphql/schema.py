@@ -113,6 +113,11 @@ class Subscription:
         raise RuntimeError(SECRET_DETAIL)
 
     @strawberry.subscription
+    async def invalid(self) -> AsyncIterator[int]:
+        yield 1
+        raise ValueError(SECRET_DETAIL)
+
+    @strawberry.subscription
     async def wakes(self, info: Info[Context, None], account_id: UUID, after: int = 0) -> AsyncIterator[int]:
         """The number of each time the hub woke this reader."""
         tenancy_id = info.context.viewer.tenancy_id

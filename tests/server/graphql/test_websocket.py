@@ -177,7 +177,8 @@ async def test_a_malformed_message_closes_the_socket_properly(
 
 
 async def test_a_connection_init_of_the_wrong_shape_is_refused(address: Address) -> None:
-    for payload in ("x", 1, []):
+    payloads: list[Any] = ["x", 1, []]
+    for payload in payloads:
         async with connect(address.websocket, subprotocols=PROTOCOL) as socket:
             await send(socket, {"type": "connection_init", "payload": payload})
             assert (await closed(socket))[0] == 4400
@@ -217,10 +218,11 @@ async def test_an_invalid_document_is_an_error_of_its_operation(address: Address
         assert (await receive(socket))["type"] == "next"
 
 
-async def test_a_fault_in_a_subscription_is_masked(address: Address, tenant: Tenant) -> None:
+@pytest.mark.parametrize("field", ["broken", "invalid"])
+async def test_a_fault_in_a_subscription_is_masked(address: Address, tenant: Tenant, field: str) -> None:
     async with acknowledged(address, tenant) as socket:
-        await send(socket, subscribe("subscription { broken }"))
-        assert (await receive(socket))["payload"] == {"data": {"broken": 1}}
+        await send(socket, subscribe(f"subscription {{ {field} }}"))
+        assert (await receive(socket))["payload"] == {"data": {field: 1}}
         text = json.dumps(await receive(socket))
     assert "Error id" in text
     assert SECRET_DETAIL not in text

@@ -1,0 +1,76 @@
+"""What makes an installation out of running services: the migrations, the tenancy `local`, a token, and readiness.
+
+Importing this costs as much as starting PostgreSQL does, so `installation.py` imports it while the services start.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import asyncpg
+import httpx
+
+from server.config import Settings
+from server.embedded.directory import write_private
+from server.migrate import migrate
+from server.operations import issue_token, open_tenancy
+
+__all__ = ["ensure_tenancy", "ensure_token", "migrate", "server_is_ready", "worker_is_ready"]
+
+TENANCY = "local"
+EMAIL_TEMPLATE = "aws+{id}@freehold.example"
+SECURITY_CONTACT = ("Security team", "security@freehold.example", "+1 555 0100")
+PROBE_SECONDS = 1.0
+
+Probe = Callable[[], Awaitable[bool]]
+
+
+def worker_is_ready(settings: Settings) -> Probe:
+    """Asks whether a worker has declared its stages, without which no setup can begin."""
+
+    async def ask() -> bool:
+        connection = await asyncpg.connect(settings.worker_database_url)
+        try:
+            return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM stage_definition)"))
+        finally:
+            await connection.close()
+
+    return ask
+
+
+def server_is_ready(settings: Settings) -> Probe:
+    """Asks whether the server answers and reaches PostgreSQL and Valkey."""
+
+    async def ask() -> bool:
+        try:
+            async with httpx.AsyncClient(timeout=PROBE_SECONDS, trust_env=False) as client:
+                return (await client.get(f"http://{settings.host}:{settings.port}/readyz")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    return ask
+
+
+async def ensure_tenancy(settings: Settings) -> None:
+    """Open the tenancy, which then bootstraps itself, unless an earlier start has."""
+    connection = await asyncpg.connect(settings.worker_database_url)
+    try:
+        present = await connection.fetchval("SELECT EXISTS (SELECT FROM tenancy WHERE name = $1)", TENANCY)
+    finally:
+        await connection.close()
+    if not present:
+        await open_tenancy(settings, name=TENANCY, email_template=EMAIL_TEMPLATE, security_contact=SECURITY_CONTACT)
+
+
+async def ensure_token(settings: Settings, path: Path) -> str:
+    """The token kept in the data directory; a new one when there is none."""
+    kept = read_secret(path)
+    if kept is not None:
+        return kept
+    secret = await issue_token(settings, TENANCY, f"up-{secrets.token_hex(4)}", "ADMIN")
+    write_private(path, secret + "\n")
+    return secret
+
+
+def read_secret(path: Path) -> str | None:
+    return path.read_text().strip() if path.exists() else None

@@ -1,0 +1,110 @@
+"""The live subscription over the whole server: every event once, in order, at once, through outages."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import httpx
+import pytest
+from gql.transport.exceptions import TransportQueryError
+
+from server.config import Settings
+from server.graphql.ids import encode
+from tests.server.fixtures import NewTenant, Owner, Tenant, following, running, until_ready, write_event
+from tests.server.tunnel import tunnel
+
+
+@pytest.fixture
+async def server(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with running(settings) as client:
+        await until_ready(client)
+        yield client
+
+
+async def test_a_subscriber_gets_every_event_in_order(server: httpx.AsyncClient, tenant: Tenant, owner: Owner) -> None:
+    for _ in range(250):
+        await write_event(owner, tenant, notify=False)
+    numbers = []
+    async with following(server, tenant, after=3) as events:
+        async for event in events:
+            numbers.append(event["sequence"])
+            if len(numbers) in (247, 248, 249):
+                await write_event(owner, tenant)
+            if len(numbers) == 250:
+                break
+    assert numbers == list(range(4, 254))
+
+
+async def test_an_event_arrives_within_100_ms_of_its_commit(
+    server: httpx.AsyncClient, tenant: Tenant, owner: Owner
+) -> None:
+    await write_event(owner, tenant)
+    delays = []
+    # The number is not among what the client selects.
+    async with following(server, tenant, after=None, select="at account { name status }") as events:
+        assert "name" in (await anext(events))["account"]
+        for _ in range(20):
+            await write_event(owner, tenant)
+            committed = time.monotonic()
+            await anext(events)
+            delays.append(time.monotonic() - committed)
+    assert sorted(delays)[10] < 0.1, delays
+
+
+async def test_subscribers_side_by_side_miss_nothing_while_events_are_written(
+    server: httpx.AsyncClient, tenant: Tenant, owner: Owner
+) -> None:
+    async def follow(after: int) -> list[int]:
+        async with following(server, tenant, after=after) as events:
+            return [(await anext(events))["sequence"] for _ in range(30 - after)]
+
+    async def write() -> None:
+        for number in range(30):
+            await write_event(owner, tenant, notify=number % 3 != 0)
+
+    *followed, _ = await asyncio.wait_for(asyncio.gather(*(follow(after) for after in (0, 5, 29)), write()), 30)
+    assert followed == [list(range(after + 1, 31)) for after in (0, 5, 29)]
+
+
+async def test_a_subscription_outlives_an_outage(settings: Settings, tenant: Tenant, owner: Owner) -> None:
+    async with (
+        tunnel(settings.require("database_url")) as database,
+        running(replace(settings, database_url=database.url)) as client,
+    ):
+        await until_ready(client)
+        async with following(client, tenant) as events:
+            await write_event(owner, tenant)
+            assert (await anext(events))["sequence"] == 1
+            await database.down()
+            for _ in range(3):
+                await write_event(owner, tenant)
+            waiting = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0.3)
+            await database.up()
+            first = await asyncio.wait_for(waiting, 10)
+            rest = [await asyncio.wait_for(anext(events), 10) for _ in range(2)]
+    assert [event["sequence"] for event in (first, *rest)] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("account", "after", "code"),
+    [
+        ("acc_" + "0" * 32, 0, "NOT_FOUND"),
+        ("theirs", 0, "NOT_FOUND"),
+        ("nonsense", 0, "VALIDATION"),
+        ("typ_" + "0" * 32, 0, "VALIDATION"),
+        ("ours", -1, "VALIDATION"),
+    ],
+)
+async def test_what_cannot_be_followed_is_an_error(
+    server: httpx.AsyncClient, new_tenant: NewTenant, account: str, after: int, code: str
+) -> None:
+    ours, theirs = await new_tenant(), await new_tenant()
+    ids = {"ours": encode("acc", ours.account_id), "theirs": encode("acc", theirs.account_id)}
+    async with following(server, ours, account=ids.get(account, account), after=after) as events:
+        with pytest.raises(TransportQueryError) as caught:
+            await anext(events)
+    assert caught.value.errors is not None
+    assert caught.value.errors[0]["extensions"] == {"code": code}
+    assert caught.value.errors[0]["path"] == ["accountSetup"]
