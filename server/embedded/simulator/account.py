@@ -5,11 +5,11 @@ from typing import Any
 from moto.account import urls
 from moto.account.models import AccountBackend, account_backends
 from moto.account.responses import AccountResponse
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, EmptyResult
 from moto.organizations.models import organizations_backends
 
 from server.embedded.simulator.organizations import find_account
+from server.embedded.simulator.refusals import Refusal
 
 DEFAULT_REGIONS = (
     *("us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1"),
@@ -43,7 +43,7 @@ class AccountAnswers(AccountResponse):
         # AWS: only the management account may name an account, and never itself.
         management, _ = organizations_backends.master_accounts.get(named, (None, None))
         if management != self.current_account:
-            raise ServiceException(
+            raise Refusal(
                 "AccessDeniedException",
                 f"User: arn:aws:iam::{self.current_account}:root is not authorized to perform: "
                 f"account:{self._get_action()} on account {named}",
@@ -74,22 +74,20 @@ class AccountAnswers(AccountResponse):
     def get_primary_email(self) -> ActionResult:
         member = find_account(self._get_account_id())
         if member is None:
-            raise ServiceException("ResourceNotFoundException", "The account is not in an organization.")
+            raise Refusal("ResourceNotFoundException", "The account is not in an organization.")
         return ActionResult({"PrimaryEmail": member.email})
 
     def put_contact_information(self) -> ActionResult:
         information: dict[str, str] = self._get_param("ContactInformation") or {}
         if missing := [name for name in CONTACT_FIELDS if not information.get(name)]:
-            raise ServiceException("ValidationException", f"{', '.join(missing)} must not be empty.")
+            raise Refusal("ValidationException", f"{', '.join(missing)} must not be empty.")
         self.account.contact_information = information
         return EmptyResult()
 
     def get_contact_information(self) -> ActionResult:
         information = self.account.contact_information
         if information is None:
-            raise ServiceException(
-                "ResourceNotFoundException", "No contact information found for the specified account."
-            )
+            raise Refusal("ResourceNotFoundException", "No contact information found for the specified account.")
         return ActionResult({"ContactInformation": information})
 
     def list_regions(self) -> ActionResult:
@@ -117,14 +115,14 @@ class AccountAnswers(AccountResponse):
     def disable_region(self) -> ActionResult:
         region = self._region_named()
         if region in DEFAULT_REGIONS:
-            raise ServiceException("ValidationException", f"The Region {region} cannot be disabled.")
+            raise Refusal("ValidationException", f"The Region {region} cannot be disabled.")
         self.account.opted_in.discard(region)
         return EmptyResult()
 
     def _region_named(self) -> str:
         region: str = self._get_param("RegionName")
         if region not in DEFAULT_REGIONS + OPT_IN_REGIONS:
-            raise ServiceException("ValidationException", f"There is no Region {region}.")
+            raise Refusal("ValidationException", f"There is no Region {region}.")
         return region
 
 

@@ -17,7 +17,7 @@ from werkzeug.test import run_wsgi_app
 from server.embedded.simulator import HEALTH_PATH, account, iam, organizations, sts
 from server.embedded.simulator.answers import Answer, Call, error, read_call
 from server.embedded.simulator.organizations import Organizations, remember_members
-from server.embedded.simulator.persistence import UnkeepableStateError, Key, Snapshots, UnreadableStateError
+from server.embedded.simulator.persistence import Key, Snapshots, UnkeepableStateError, UnreadableStateError
 from server.embedded.simulator.registry import is_expired, registry_backends
 
 if TYPE_CHECKING:

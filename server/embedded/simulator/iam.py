@@ -3,13 +3,13 @@
 import json
 import re
 
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, EmptyResult
 from moto.iam import urls
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 from moto.iam.models import AWSManagedPolicy, IAMBackend, ManagedPolicy, iam_backends
 from moto.iam.responses import IamResponse
 
+from server.embedded.simulator.refusals import Refusal
 from server.embedded.simulator.registry import registry
 
 AWS_POLICIES = (
@@ -41,14 +41,14 @@ class Iam(IAMBackend):
 
     def create_account_alias(self, alias: str) -> None:
         if not ALIAS.fullmatch(alias) or ACCOUNT_NUMBER.fullmatch(alias):
-            raise ServiceException(
+            raise Refusal(
                 "ValidationError",
                 f"1 validation error detected: Value '{alias}' at 'accountAlias' failed to satisfy constraint: "
                 "Member must satisfy regular expression pattern: ^[a-z0-9]([a-z0-9]|-(?!-)){1,61}[a-z0-9]$",
             )
         owners = registry().alias_owners
         if alias in owners:
-            raise ServiceException("EntityAlreadyExists", f"The account alias {alias} already exists.")
+            raise Refusal("EntityAlreadyExists", f"The account alias {alias} already exists.")
         for previous in self.account_aliases:
             owners.pop(previous, None)
         owners[alias] = self.account_id
@@ -57,7 +57,7 @@ class Iam(IAMBackend):
     def remove_account_alias(self, alias: str) -> None:
         """moto's own method is not told the alias."""
         if alias not in self.account_aliases:
-            raise ServiceException("NoSuchEntity", f"The account alias {alias} does not exist.")
+            raise Refusal("NoSuchEntity", f"The account alias {alias} does not exist.")
         registry().alias_owners.pop(alias, None)
         super().delete_account_alias()
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from moto.core.exceptions import ServiceException
 from moto.core.utils import unix_time, utcnow
 from moto.organizations import urls, utils
 from moto.organizations.exceptions import (
@@ -18,6 +17,7 @@ from moto.organizations.exceptions import (
 from moto.organizations.models import FakeAccount, OrganizationsBackend, organizations_backends
 from moto.organizations.responses import OrganizationsResponse
 
+from server.embedded.simulator.refusals import Refusal
 from server.embedded.simulator.registry import MANAGEMENT_ACCOUNT
 from server.errors import ConfigurationError
 
@@ -81,10 +81,6 @@ class CreateRequest:
             told["CompletedTimestamp"] = unix_time(self.completed)
             told |= {"FailureReason": self.failure} if self.failure else {"AccountId": self.account_id}
         return told
-
-
-class Refusal(ServiceException):
-    """An AWS error, by its code."""
 
 
 class Organizations(OrganizationsBackend):

@@ -4,7 +4,6 @@ import re
 from datetime import timedelta
 from typing import Any
 
-from moto.core.exceptions import ServiceException
 from moto.core.utils import utcnow
 from moto.iam import models as iam_models
 from moto.iam.models import iam_backends
@@ -12,13 +11,10 @@ from moto.sts import urls
 from moto.sts.models import AssumedRole, STSBackend, sts_backends
 
 from server.embedded.simulator.organizations import is_open
+from server.embedded.simulator.refusals import Refusal
 from server.embedded.simulator.registry import TemporaryKey, account_of, registry
 
 ROLE_ARN = re.compile(r"arn:aws:iam::(?P<account>\d{12}):role/.+")
-
-
-class AccessDenied(ServiceException):
-    code = "AccessDenied"
 
 
 class Sts(STSBackend):
@@ -27,9 +23,10 @@ class Sts(STSBackend):
     def assume_role(self, *, role_arn: str, duration: int, **arguments: Any) -> AssumedRole:  # type: ignore[override]
         parsed = ROLE_ARN.fullmatch(role_arn)
         if parsed is None or not _can_be_assumed(parsed["account"], role_arn):
-            raise AccessDenied(
+            raise Refusal(
+                "AccessDenied",
                 f"User: arn:aws:iam::{self.account_id}:root is not authorized to perform: sts:AssumeRole "
-                f"on resource: {role_arn}"
+                f"on resource: {role_arn}",
             )
         _forget_expired(parsed["account"])
         role = super().assume_role(role_arn=role_arn, duration=duration, **arguments)

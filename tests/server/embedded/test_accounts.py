@@ -132,9 +132,7 @@ async def test_regions_are_listed(member: Aws) -> None:
 async def test_public_access_is_blocked_per_account(aws: Aws, member: Aws) -> None:
     async with member.client("s3control") as client:
         client.meta.events.register("before-call.s3-control", stay_on(member.endpoint))
-        await client.put_public_access_block(
-            AccountId=member.account, PublicAccessBlockConfiguration=PUBLIC_ACCESS
-        )
+        await client.put_public_access_block(AccountId=member.account, PublicAccessBlockConfiguration=PUBLIC_ACCESS)
         kept = await client.get_public_access_block(AccountId=member.account)
     async with aws.client("s3control") as client:
         client.meta.events.register("before-call.s3-control", stay_on(aws.endpoint))

@@ -145,7 +145,10 @@ async def test_a_policy_is_attached_and_listed(aws: Aws) -> None:
         unit = await organizations.create_organizational_unit(ParentId=root, Name="Governed")
         target = unit["OrganizationalUnit"]["Id"]
         policy = await organizations.create_policy(
-            Name="Deny", Description="", Type="SERVICE_CONTROL_POLICY", Content='{"Version":"2012-10-17","Statement":[]}'
+            Name="Deny",
+            Description="",
+            Type="SERVICE_CONTROL_POLICY",
+            Content='{"Version":"2012-10-17","Statement":[]}',
         )
         await organizations.attach_policy(PolicyId=policy["Policy"]["PolicySummary"]["Id"], TargetId=target)
         attached = await organizations.list_policies_for_target(TargetId=target, Filter="SERVICE_CONTROL_POLICY")
