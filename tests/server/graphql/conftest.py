@@ -23,7 +23,7 @@ from tests.server.graphql.harness import Address, application, endpoint
 __all__ = ["engine", "new_tenant", "owner", "settings", "tenant", "worker_engine"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def hub(settings: Settings) -> AsyncIterator[Hub]:
     hub = Hub(settings.require("database_url"))
     await hub.open()
@@ -31,7 +31,7 @@ async def hub(settings: Settings) -> AsyncIterator[Hub]:
     await hub.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def address(engine: AsyncEngine, hub: Hub) -> AsyncIterator[Address]:
     async with serving(application(endpoint(engine, hub))) as server:
         yield Address(server.port)

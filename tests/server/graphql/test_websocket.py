@@ -229,6 +229,7 @@ async def test_a_fault_in_a_subscription_is_masked(address: Address, tenant: Ten
 
 
 async def test_ping_is_answered_and_complete_ends_an_operation(address: Address, tenant: Tenant, hub: Hub) -> None:
+    await nobody_reads(hub)
     query = f'subscription {{ wakes(accountId: "{tenant.account_id}") }}'
     async with acknowledged(address, tenant) as socket:
         await send(socket, {"type": "ping"})
