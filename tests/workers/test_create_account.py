@@ -6,9 +6,10 @@ from uuid import UUID
 import pytest
 
 from server.accounts.models import AccountStatus
-from server.assurance.models import IntentState, SetupStatus, StageErrorClass
+from server.assurance.models import CreateIntent, IntentState, SetupStatus, StageErrorClass
 from tests.workers.proxies import answer, lose_answer, lose_request, refuse
 from tests.workers.world import World
+from workers.assurance import creation
 from workers.assurance.stages import create_account
 
 NEVER = datetime(2020, 1, 1, tzinfo=UTC)
@@ -24,6 +25,7 @@ BEGUN: dict[str, object] = {"CreateAccountStatus": {"Id": REQUEST, "State": "IN_
 
 async def requested(world: World, team: UUID, name: str, **values: str) -> tuple[UUID, UUID, str]:
     account_id, setup_id = await world.request(name, team, **values)
+    await world.replace_stages(setup_id, create_account.STAGE.name)
     return account_id, setup_id, (await world.account(account_id)).email
 
 
@@ -141,9 +143,8 @@ async def test_a_request_that_aws_no_longer_knows_is_looked_for(world: World, te
 async def test_an_e_mail_in_use_fails_with_advice_and_another_one_succeeds(
     world: World, team: UUID, hardened: UUID
 ) -> None:
-    tenancy_name = "Elsewhere"
     async with world.aws.client("organizations", "us-east-1") as organizations:
-        await organizations.create_account(Email="taken@example.com", AccountName=tenancy_name)
+        await organizations.create_account(Email="taken@example.com", AccountName="Elsewhere")
     account_id, setup_id, _ = await requested(world, team, "Taken e-mail", email="taken@example.com")
     message = await fails(world, setup_id, "EMAIL_ALREADY_EXISTS", StageErrorClass.NEEDS_PERSON)
     assert message == (
@@ -188,14 +189,14 @@ async def test_our_own_earlier_account_is_adopted(world: World, team: UUID) -> N
 
 async def test_an_account_that_stands_for_another_is_not_adopted(world: World, team: UUID, hardened: UUID) -> None:
     other = await world.account(hardened)
-    account_id, setup_id, _ = await requested(world, team, "Pretender")
+    _, setup_id, _ = await requested(world, team, "Pretender")
+    intent = CreateIntent(email=other.email.upper(), account_name="Hardened", called_at=NEVER)
     async with world.holding(setup_id) as run:
-        await create_account._declare(run)
-    await world.set_intent(
-        account_id, state=IntentState.CALLING, called_at=NEVER, email=other.email.upper(), account_name=other.name
-    )
+        assert await creation.find_account(run, intent) is None
+    setup_id = await world.reassure(hardened)
     async with world.holding(setup_id) as run:
-        assert await create_account.creation.find_account(run, await world.intent(account_id)) is None
+        assert await creation.find_account(run, intent) == other.aws_account_id
+    await world.complete(setup_id)
 
 
 @pytest.mark.parametrize(
@@ -239,10 +240,11 @@ async def test_a_constraint_is_told_by_its_reason(world: World, team: UUID) -> N
 
 async def test_before_there_is_an_organization_the_setup_waits(world: World, team: UUID) -> None:
     _, setup_id, _ = await requested(world, team, "Early bird")
+    organization = (await world.tenancy()).aws_organization_id
     await world.change_tenancy(aws_organization_id=None)
     try:
         await waits(world, setup_id, "TENANCY_INITIALIZING")
         assert world.proxy.calls["CreateAccount"] == 0
     finally:
-        await world.restore_tenancy()
+        await world.change_tenancy(aws_organization_id=organization)
     await world.complete(setup_id)

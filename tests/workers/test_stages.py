@@ -7,9 +7,9 @@ import pytest
 
 from server.accounts.models import AccountStatus
 from server.assurance.models import SetupStatus
-from tests.workers.proxies import refuse
+from tests.workers.proxies import answer, lose_answer, refuse
 from tests.workers.world import BY_NAME, World, writes
-from workers.assurance.stage import MEMBERS, Control
+from workers.assurance.stage import MEMBERS, Control, StageStopped
 from workers.assurance.stages import STAGES
 from workers.assurance.stages.iam_baseline import SUPPORT_ROLE
 
@@ -191,11 +191,17 @@ async def test_every_permission_is_declared_and_used(world: World, hardened: UUI
     Tests that ran before this one have recorded most of it; what is missing is done here, so that it passes alone.
     """
     setup_id = await world.reassure(hardened, name="Hardened, renamed twice")
+    await world.forget_unit(team)
     async with world.holding(setup_id) as run:
         await world.assure(run, "account_details")
-        await world.set_type_unit(None)
         await world.assure(run, "organizational_unit")
     await world.complete(setup_id)
-    await world.lose_a_creation("Lost for the record", team)
+    _, setup_id = await world.request("Lost for the record", team)
+    world.proxy.fail("CreateAccount", lose_answer)
+    world.proxy.fail("ListCreateAccountStatus", answer({"CreateAccountStatuses": []}))
+    async with world.holding(setup_id) as run:
+        with pytest.raises(StageStopped):
+            await world.assure(run, "create_account")
+        await world.assure(run, "create_account")
     for stage in STAGES:
         assert sorted(world.used[stage.name]) == sorted(stage.permissions), stage.name

@@ -92,6 +92,12 @@ class World:
         async with transaction(self.engine) as session:
             await session.execute(update(Tenancy).where(Tenancy.id == self.tenancy_id).values(**changes))
 
+    async def forget_unit(self, account_type_id: UUID) -> None:
+        async with transaction(self.engine) as session:
+            await session.execute(
+                update(AccountType).where(AccountType.id == account_type_id).values(organizational_unit_id=None)
+            )
+
     async def make_due(self, setup_id: UUID) -> None:
         """Let the time pass that a waiting setup waits for."""
         async with transaction(self.engine) as session:

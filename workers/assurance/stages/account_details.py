@@ -64,7 +64,7 @@ async def _set_alias(run: Run, wanted: str) -> None:
     A new alias replaces the one before (AWS Sign-In User Guide, "Creating, deleting, and listing an alias"). The
     suffixes are the account's own, so that a second attempt knows the alias that the first one made.
     """
-    candidates = (wanted, *(with_suffix(wanted, run.account.id.hex[-length:]) for length in (6, 12)))
+    candidates = (wanted, *(with_suffix(wanted, run.account.id.hex[-length:]) for length in (6, 8)))
     present = await _alias(run)
     for alias in candidates:
         if alias == present or await _take_alias(run, alias):
