@@ -42,8 +42,20 @@ def settings_for_command() -> Settings:
     return settings
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(coroutine)
+def on_database(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of work on PostgreSQL; raises FreeholdError when it is away or refuses the role."""
+    import asyncpg
+
+    from server.outages import is_away
+
+    try:
+        return asyncio.run(coroutine)
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        raise FreeholdError(f"PostgreSQL refuses the role or the password of the URL: {error}") from error
+    except Exception as error:
+        if isinstance(error, FreeholdError | Refused) or not is_away(error):
+            raise
+        raise FreeholdError(f"PostgreSQL does not answer: {error}. Check the URL, and that it runs.") from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,7 +78,7 @@ def up(data_dir: Path, port: int, as_json: bool) -> None:
     from server.embedded.installation import serve_until_stopped
 
     configure_logging(LogLevel.INFO)
-    run(serve_until_stopped(data_dir.expanduser(), port, as_json=as_json))
+    asyncio.run(serve_until_stopped(data_dir.expanduser(), port, as_json=as_json))
 
 
 @commands.command()
@@ -82,7 +94,11 @@ def demo(as_json: bool) -> None:
                 return await running.while_up(run_demo(running.url, running.token, as_json=as_json))
 
     configure_logging(LogLevel.WARNING)
-    if not run(show()):
+    if not as_json:
+        click.echo(
+            "Starting PostgreSQL, Valkey, the AWS simulator, a server and a worker on a throwaway data directory."
+        )
+    if not asyncio.run(show()):
         raise FreeholdError("the account did not become ACTIVE; the events above say where it stopped")
 
 
@@ -100,7 +116,7 @@ def worker(check: bool) -> None:
     """Work on AWS. Run as many as you like."""
     settings = settings_for_command()
     if check:
-        if not run(worker_at_work(settings)):
+        if not on_database(worker_at_work(settings)):
             raise FreeholdError("no worker on this machine has spoken to PostgreSQL in the last 30 seconds")
         return
     # The server never imports the workers: only this command, when it is asked to become one.
@@ -112,7 +128,7 @@ def migrate() -> None:
     """Bring the database to the newest revision. Safe to run from many processes at once."""
     from server.migrate import migrate as run_migrations
 
-    click.echo(f"The database is at revision {run(run_migrations(settings_for_command()))}.")
+    click.echo(f"The database is at revision {on_database(run_migrations(settings_for_command()))}.")
 
 
 @commands.command()
@@ -149,7 +165,7 @@ def create_tenancy(
     """Create a tenancy and begin its bootstrap: organization, units, Security and Logging accounts."""
     from server.operations import open_tenancy
 
-    created = run(
+    created = on_database(
         open_tenancy(
             settings_for_command(),
             name=name,
@@ -177,7 +193,7 @@ def create_token(name: str, tenancy_name: str, role: str, expires_in_days: int |
     from server.operations import issue_token
 
     lifetime = None if expires_in_days is None else timedelta(days=expires_in_days)
-    click.echo(run(issue_token(settings_for_command(), tenancy_name, name, role, lifetime)))
+    click.echo(on_database(issue_token(settings_for_command(), tenancy_name, name, role, lifetime)))
 
 
 @token.command("list")
@@ -189,7 +205,7 @@ def list_tokens(tenancy_name: str) -> None:
     def when(moment: datetime | None) -> str:
         return "never" if moment is None else moment.isoformat(timespec="seconds")
 
-    for each in run(live_tokens(settings_for_command(), tenancy_name)):
+    for each in on_database(live_tokens(settings_for_command(), tenancy_name)):
         click.echo(
             f"{each.name}  {each.role}  fh_{each.prefix}_...  expires {when(each.expires_at)}  "
             f"last used {when(each.last_used_at)}"
@@ -203,7 +219,7 @@ def revoke_token(name: str, tenancy_name: str) -> None:
     """Revoke a token: it stops working at once, or within seconds where a server has just seen it."""
     from server.operations import withdraw_token
 
-    run(withdraw_token(settings_for_command(), tenancy_name, name))
+    on_database(withdraw_token(settings_for_command(), tenancy_name, name))
     click.echo(f"Token {name} is revoked.")
 
 

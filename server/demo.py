@@ -205,18 +205,18 @@ async def run_demo(url: str, token: str, *, as_json: bool) -> bool:
         await follow(api, created, screen)
         ended = time.monotonic()
         followed = [*await asyncio.gather(*foundation), created]
-        screen.summary(
-            {
-                "account": created.summary(),
-                "accounts": [each.summary() for each in followed],
-                "stages": [
-                    {"name": name, "status": stage["status"], "attempts": stage["attempts"], "seconds": seconds(stage)}
-                    for name, stage in created.stages.items()
-                ],
-                "setupSeconds": round(ended - requested, 3),
-                "seconds": round(time.monotonic() - started, 3),
-            }
-        )
+    screen.summary(
+        {
+            "account": created.summary(),
+            "accounts": [each.summary() for each in followed],
+            "stages": [
+                {"name": name, "status": stage["status"], "attempts": stage["attempts"], "seconds": seconds(stage)}
+                for name, stage in created.stages.items()
+            ],
+            "setupSeconds": round(ended - requested, 3),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+    )
     failures = [each.failure for each in followed if each.failure is not None]
     if failures:
         raise FreeholdError("\n".join(failures))

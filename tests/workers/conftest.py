@@ -23,9 +23,11 @@ from workers.catalogue import declare_stages
 async def proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AwsProxy]:
     """In front of a simulator that only the tests of the workers use."""
     directory = tmp_path_factory.mktemp("simulator")
-    async with embedded(directory, services={"simulator"}, fsync=False) as simulator:
-        async with AwsProxy(simulator.aws_endpoint).serve() as proxy:
-            yield proxy
+    async with (
+        embedded(directory, services={"simulator"}, fsync=False) as simulator,
+        AwsProxy(simulator.aws_endpoint).serve() as proxy,
+    ):
+        yield proxy
 
 
 @pytest.fixture(scope="session")

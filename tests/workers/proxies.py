@@ -11,6 +11,8 @@ from aiohttp import ClientSession, web
 
 Fault = Callable[[web.Request, Callable[[], Awaitable[web.Response]]], Awaitable[web.StreamResponse]]
 
+REQUEST_ID = "11111111-2222-3333-4444-555555555555"
+
 
 class AwsProxy:
     """Passes calls on to the simulator, unless a fault is set for the operation; counts them by operation."""
@@ -85,14 +87,25 @@ def answer(body: dict[str, object], status: int = 200) -> Fault:
     """The proxy answers in the place of AWS, in the JSON protocol."""
 
     async def fault(_: web.Request, __: Callable[[], Awaitable[web.Response]]) -> web.StreamResponse:
-        return web.Response(status=status, content_type="application/x-amz-json-1.1", body=json.dumps(body).encode())
+        headers = {"x-amzn-RequestId": REQUEST_ID, "Content-Type": "application/x-amz-json-1.1"}
+        return web.Response(status=status, headers=headers, body=json.dumps(body).encode())
 
     return fault
 
 
 def refuse(code: str, status: int = 400, **fields: object) -> Fault:
-    """AWS refuses the call, in the JSON protocol."""
-    return answer({"__type": code, "message": f"{code} by the test", **fields}, status)
+    """AWS refuses the call, in the protocol of the request."""
+    message = f"{code} by the test"
+    as_json = answer({"__type": code, "message": message, **fields}, status)
+
+    async def fault(request: web.Request, forward: Callable[[], Awaitable[web.Response]]) -> web.StreamResponse:
+        if "X-Amz-Target" in request.headers:
+            return await as_json(request, forward)
+        error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        body = f"<ErrorResponse>{error}<RequestId>{REQUEST_ID}</RequestId></ErrorResponse>"
+        return web.Response(status=status, content_type="text/xml", text=body)
+
+    return fault
 
 
 class Held:

@@ -55,7 +55,7 @@ async def test_a_worker_that_was_presumed_dead_writes_nothing(world: World, team
     await world.claim(setup_id)
     before = await snapshot(world, account_id, setup_id)
     with pytest.raises(LeaseLost):
-        await Runner(world.engine, world.aws, STAGES).run(zombie)
+        await asyncio.create_task(Runner(world.engine, world.aws, STAGES).run(zombie))
     with pytest.raises(LeaseLost):
         await zombie.give_back()
     assert await snapshot(world, account_id, setup_id) == before

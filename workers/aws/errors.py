@@ -4,7 +4,6 @@ Sources: the errors listed with each action in the API references of AWS Organiz
 EC2 and S3 Control, and `CreateAccountStatus.FailureReason` in that of Organizations.
 """
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +16,13 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     HTTPClientError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
 )
+from botocore.parsers import ResponseParserError
 
 from server.assurance.models import StageErrorClass
-from server.assurance.service import StageError
+from server.assurance.service import LeaseLost, StageError
 
 TRANSIENT = StageErrorClass.TRANSIENT
 PERMANENT = StageErrorClass.PERMANENT
@@ -162,6 +163,11 @@ MEANINGS: Mapping[str, Meaning] = {
     "RegionDisabledException": _REGION_OFF,
 }
 
+_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
+# The last one is an answer that is not AWS's: a page of some proxy in between.
+_UNANSWERED = (HTTPClientError, ConnectionError, aiohttp.ClientError, ResponseParserError)
+_NEVER_SENT = (*_NO_CREDENTIALS, ParamValidationError, LeaseLost)
+
 
 def explain(error: BaseException, facts: Mapping[str, str]) -> StageError | None:
     """What an exception raised by an AWS call means for a stage; None when it is not one.
@@ -170,9 +176,9 @@ def explain(error: BaseException, facts: Mapping[str, str]) -> StageError | None
     """
     if isinstance(error, ClientError):
         return _explain_answer(error, facts)
-    if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)):
+    if isinstance(error, _NO_CREDENTIALS):
         return _stage_error(type(error).__name__, _CREDENTIALS, {**facts, "detail": str(error)})
-    if isinstance(error, (HTTPClientError, ConnectionError, aiohttp.ClientError)):
+    if isinstance(error, _UNANSWERED):
         return _stage_error(type(error).__name__, _UNREACHABLE, {**facts, "detail": str(error)})
     if isinstance(error, BotoCoreError):
         return _stage_error(type(error).__name__, _UNKNOWN, {**facts, "operation": "a call", "detail": str(error)})
@@ -194,9 +200,7 @@ def is_outcome_unknown(error: BaseException) -> bool:
     """Whether a call that ended with this error may have been carried out all the same."""
     if isinstance(error, ClientError):
         return _status(error) >= 500
-    return isinstance(
-        error, (HTTPClientError, ConnectionError, aiohttp.ClientError, TimeoutError, asyncio.CancelledError)
-    )
+    return not isinstance(error, _NEVER_SENT)
 
 
 def _explain_answer(error: ClientError, facts: Mapping[str, str]) -> StageError:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import aioboto3
+import aioboto3  # type: ignore[import-untyped]
 
 ROLE = "OrganizationAccountAccessRole"
 

@@ -1,12 +1,14 @@
 """Looking at real processes from the outside."""
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +18,38 @@ import psutil
 ROOT = Path(__file__).parents[3]
 
 
+def command_line(process: psutil.Process) -> str:
+    """Empty for one that has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def child_of(parent: psutil.Process, words: str) -> psutil.Process:
     """The process below `parent` that runs `words` (not its guard)."""
-    found = [
-        each
-        for each in parent.children(recursive=True)
-        if words in " ".join(each.cmdline()) and "guard.py" not in " ".join(each.cmdline())
-    ]
+    lines = {each: command_line(each) for each in parent.children(recursive=True)}
+    found = [each for each, line in lines.items() if words in line and "guard.py" not in line]
     assert found, f"no child runs {words}"
     return found[0]
 
 
-def wait_until_gone(processes: Iterable[psutil.Process], seconds: float = 15) -> list[str]:
-    """What is still there after `seconds`, for an assertion that it is nothing."""
-    _, alive = psutil.wait_procs(list(processes), timeout=seconds)
-    return [str(each) for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+def still_there(processes: Iterable[psutil.Process], seconds: float = 15) -> list[str]:
+    """Which of the processes have not ended after `seconds`.
+
+    One that is a zombie has ended: where nobody reaps orphans, they stay so.
+    """
+    deadline = time.monotonic() + seconds
+    while (alive := [each for each in processes if _is_alive(each)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return [f"{each} {command_line(each)}" for each in alive]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @dataclass
@@ -49,29 +68,25 @@ class Run:
         return self.process.wait(30)
 
 
-class RunFailed(AssertionError):
-    pass
-
-
-async def run(
-    data_dir: Path, services: Iterable[str], user: int | None = None, environment: Mapping[str, str] | None = None
-) -> Run:
-    """Start `runner.py` and wait until it says that it is ready; raises RunFailed with its stderr otherwise."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.server.embedded.runner", str(data_dir), *services],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        user=user,
-        group=user,
-        extra_groups=None if user is None else [],
-        start_new_session=True,
-        env={**os.environ, **(environment or {})},
-    )
-    assert process.stdout is not None
-    line = await asyncio.to_thread(process.stdout.readline)
-    if not line:
-        _, stderr = await asyncio.to_thread(process.communicate)
-        raise RunFailed(stderr.decode())
-    return Run(process, json.loads(line), psutil.Process(process.pid).children(recursive=True))
+@contextmanager
+def run(data_dir: Path, *services: str, under: Sequence[str] = ()) -> Iterator[Run]:
+    """A run of `runner.py` that has said it is ready; `under` is a command that runs another one."""
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            [*under, sys.executable, "-m", "tests.server.embedded.runner", str(data_dir), *services],
+            cwd=ROOT,
+            # A guard, when there is one in `under`, lives as long as this pipe.
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        with process:
+            assert process.stdout is not None
+            try:
+                line = process.stdout.readline()
+                stderr.seek(0)
+                assert line, stderr.read().decode()
+                yield Run(process, json.loads(line), psutil.Process(process.pid).children(recursive=True))
+            finally:
+                process.kill()

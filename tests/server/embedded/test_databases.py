@@ -2,10 +2,12 @@
 
 import os
 import pwd
-import signal
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
-from server.embedded import embedded
-from tests.server.embedded.processes import child_of, run, wait_until_gone
+from server.embedded import embedded, guard
+from tests.server.embedded.processes import child_of, run, still_there
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another user")
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -49,7 +51,8 @@ async def test_the_owner_may_create_roles_and_is_no_superuser(data_dir: Path) ->
             services.owner_url, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
         )
         locale = await query(
-            services.owner_url, "SELECT datlocprovider || datlocale FROM pg_database WHERE datname = 'freehold'"
+            services.owner_url,
+            "SELECT format('%s %s', datlocprovider, datlocale) FROM pg_database WHERE datname = 'freehold'",
         )
         password = services.worker_url.split(":")[2].split("@")[0]
         await query(services.owner_url, f"CREATE ROLE freehold_worker LOGIN BYPASSRLS PASSWORD '{password}'")
@@ -57,20 +60,20 @@ async def test_the_owner_may_create_roles_and_is_no_superuser(data_dir: Path) ->
         with pytest.raises(asyncpg.InvalidPasswordError):
             await query(services.worker_url.replace(password, "guessed"), "SELECT 1")
     assert superuser is False
-    assert (owner, locale, worker) == ("freehold_owner", "bC.UTF-8", "freehold_worker")
+    assert (owner, locale, worker) == ("freehold_owner", "b C.UTF-8", "freehold_worker")
 
 
 async def test_rows_and_keys_survive_a_kill_of_everything(data_dir: Path) -> None:
-    running = await run(data_dir, ["postgres", "valkey"])
-    await query(running.facts["owner_url"], "CREATE TABLE kept (number int)")
-    await query(running.facts["owner_url"], "INSERT INTO kept VALUES (7)")
-    async with Redis.from_url(running.facts["redis_url"]) as client:
-        await client.set("kept", "seven")
-    # The worst: supervisor, guards and services at once, and with them PostgreSQL's chance to remove its pid file.
-    for process in [psutil.Process(running.process.pid), *running.children]:
-        process.kill()
-    running.process.wait()
-    assert wait_until_gone(running.children) == []
+    with run(data_dir, "postgres", "valkey") as running:
+        await query(running.facts["owner_url"], "CREATE TABLE kept (number int)")
+        await query(running.facts["owner_url"], "INSERT INTO kept VALUES (7)")
+        async with Redis.from_url(running.facts["redis_url"]) as client:
+            await client.set("kept", "seven")
+        # The worst: supervisor, guards and services at once, and with them PostgreSQL's chance to remove its pid file.
+        for process in [psutil.Process(running.process.pid), *running.children]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        assert still_there(running.children) == []
     assert (data_dir / "postgres" / "postmaster.pid").exists()
 
     async with embedded(data_dir, services={"postgres", "valkey"}, fsync=False) as services:
@@ -79,22 +82,26 @@ async def test_rows_and_keys_survive_a_kill_of_everything(data_dir: Path) -> Non
             assert await client.get("kept") == b"seven"
 
 
+@contextmanager
+def sleeping_as(owner: os.stat_result) -> Iterator[subprocess.Popen[bytes]]:
+    as_root = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    with subprocess.Popen(["sleep", "1000"], **as_root) as process:  # type: ignore[call-overload]
+        yield process
+        process.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where a process works")
 async def test_a_recycled_process_id_does_not_stop_postgres(data_dir: Path) -> None:
     async with embedded(data_dir, services={"postgres"}, fsync=False):
-        pid_file = (data_dir / "postgres" / "postmaster.pid").read_text().splitlines()
-    # After a restart of the machine the number may be anybody's, here one of this very user.
-    status = (data_dir / "postgres").stat()
-    other = (
-        await run(data_dir.with_name("other"), ["sleeper"], user=status.st_uid if os.geteuid() == 0 else None)
-        if (os.geteuid() != 0)
-        else None
-    )
-    number = other.process.pid if other is not None else os.getpid()
-    (data_dir / "postgres" / "postmaster.pid").write_text("\n".join([str(number), *pid_file[1:]]) + "\n")
-    async with embedded(data_dir, services={"postgres"}, fsync=False) as services:
-        assert await query(services.owner_url, "SELECT 1") == 1
-    if other is not None:
-        other.end(signal.SIGTERM)
+        pid_file = data_dir / "postgres" / "postmaster.pid"
+        lines = pid_file.read_text().splitlines()
+        owner = pid_file.stat()
+    # After a restart of the machine the number may be anybody's, here that of a process of PostgreSQL's own user.
+    with sleeping_as(owner) as other:
+        pid_file.write_text("\n".join([str(other.pid), *lines[1:]]) + "\n")
+        os.chown(pid_file, owner.st_uid, owner.st_gid)
+        async with embedded(data_dir, services={"postgres"}, fsync=False) as services:
+            assert await query(services.owner_url, "SELECT 1") == 1
 
 
 async def test_valkey_wants_its_password(data_dir: Path) -> None:
@@ -140,10 +147,12 @@ async def test_an_ordinary_user_starts_everything_as_itself(shared_dir: Path) ->
     home = shared_dir / "home"
     home.mkdir(mode=0o700)
     os.chown(home, NOBODY, NOBODY)
-    running = await run(home / "data", ["postgres", "valkey"], user=NOBODY, environment={"HOME": str(home)})
-    try:
+    # The guard's way to another user, because this Python may lie where that user cannot read it.
+    under = [sys.executable, "-I", "-S", "-E", guard.__file__, "15", "30", str(NOBODY), str(NOBODY), "1"]
+    with run(home / "data", "postgres", "valkey", under=under) as running:
         assert {each.uids().effective for each in running.children} == {NOBODY}
         assert await query(running.facts["owner_url"], "SELECT current_user") == "freehold_owner"
-    finally:
-        running.end(signal.SIGTERM)
-    assert wait_until_gone(running.children) == []
+        assert running.process.stdin is not None
+        running.process.stdin.close()
+        assert running.process.wait(30) == 0
+        assert still_there(running.children) == []

@@ -79,16 +79,18 @@ async def test_five_creations_run_at_once_and_the_account_limit_holds(
     data_dir: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FREEHOLD_SIMULATOR_ACCOUNT_LIMIT", "5")
-    async with embedded(data_dir, services={"simulator"}, fsync=False) as services:
-        async with Aws(services.aws_endpoint).client("organizations") as organizations:
-            await organizations.create_organization(FeatureSet="ALL")
-            requests = [
-                await organizations.create_account(AccountName=f"A{number}", Email=f"a{number}@example.com")
-                for number in range(5)
-            ]
-            with pytest.raises(ClientError) as refused:
-                await organizations.create_account(AccountName="A5", Email="a5@example.com")
-            statuses = [await status_after(organizations, request) for request in requests]
+    async with (
+        embedded(data_dir, services={"simulator"}, fsync=False) as services,
+        Aws(services.aws_endpoint).client("organizations") as organizations,
+    ):
+        await organizations.create_organization(FeatureSet="ALL")
+        requests = [
+            await organizations.create_account(AccountName=f"A{number}", Email=f"a{number}@example.com")
+            for number in range(5)
+        ]
+        with pytest.raises(ClientError) as refused:
+            await organizations.create_account(AccountName="A5", Email="a5@example.com")
+        statuses = [await status_after(organizations, request) for request in requests]
     assert code(refused) == "TooManyRequestsException"
     # The management account counts.
     assert [status["State"] for status in statuses] == ["SUCCEEDED"] * 4 + ["FAILED"]

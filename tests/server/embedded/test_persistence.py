@@ -94,9 +94,11 @@ async def test_state_survives_a_kill_and_a_restart(data_dir: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["emptied", "cut short", "overwritten", "one state damaged"])
 async def test_a_damaged_state_is_an_error_not_an_empty_aws(data_dir: Path, damage: str) -> None:
-    async with embedded(data_dir, services=SIMULATOR, fsync=False) as services:
-        async with Aws(services.aws_endpoint).client("organizations") as organizations:
-            await organizations.create_organization(FeatureSet="ALL")
+    async with (
+        embedded(data_dir, services=SIMULATOR, fsync=False) as services,
+        Aws(services.aws_endpoint).client("organizations") as organizations,
+    ):
+        await organizations.create_organization(FeatureSet="ALL")
     state = data_dir / "aws" / "state.sqlite3"
     with closing(sqlite3.connect(state)) as database:
         if damage == "one state damaged":

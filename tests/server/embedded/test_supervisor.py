@@ -1,7 +1,6 @@
 """Nothing outlives its supervisor, and nothing that should run stays down."""
 
 import asyncio
-import os
 import signal
 import socket
 import stat
@@ -12,12 +11,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.embedded import DirectoryInUseError, PortInUseError, ServiceError, embedded, require_free_port
+from server.embedded import (
+    DirectoryInUseError,
+    EmbeddedError,
+    PortInUseError,
+    ServiceError,
+    embedded,
+    require_free_port,
+)
 from server.embedded.directory import held
 from server.embedded.supervisor import Command, Supervisor
-from tests.server.embedded.processes import RunFailed, child_of, run, wait_until_gone
-
-FOREVER = [sys.executable, "-c", "import time; time.sleep(1000)"]
+from tests.server.embedded.processes import child_of, command_line, run, still_there
 
 
 @pytest.fixture
@@ -38,41 +42,43 @@ def touching(path: Path, then: str) -> list[str]:
     [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGKILL, False), (signal.SIGKILL, True)],
 )
 async def test_no_orphan_is_left(data_dir: Path, number: signal.Signals, group: bool) -> None:
-    running = await run(data_dir, ["postgres", "valkey", "sleeper"])
-    names = " ".join(each.name() for each in running.children)
-    assert "postgres" in names
-    assert "valkey" in names
-    code = running.end(number, group=group)
-    assert wait_until_gone(running.children) == []
+    with run(data_dir, "postgres", "valkey", "sleeper") as running:
+        lines = [command_line(each) for each in running.children]
+        code = running.end(number, group=group)
+        assert still_there(running.children) == []
+    for each in ("bin/postgres", "valkey-server", "time.sleep"):
+        assert any(each in line for line in lines)
     assert code == (-signal.SIGKILL if number is signal.SIGKILL else 0)
 
 
-async def test_a_killed_guard_takes_its_child_with_it(supervisor: Supervisor) -> None:
-    await supervisor.start(Command("sleeper", FOREVER))
-    child = child_of(psutil.Process(), "time.sleep(1000)")
+async def test_a_killed_guard_takes_its_child_with_it(supervisor: Supervisor, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+
+    async def ready() -> bool:
+        return marker.exists()
+
+    await supervisor.start(Command("sleeper", touching(marker, "exec sleep 1002"), ready=ready))
+    child = child_of(psutil.Process(), "sleep 1002")
     guard = child.parent()
     assert guard is not None
     guard.kill()
-    assert await asyncio.to_thread(wait_until_gone, [child]) == []
+    assert await asyncio.to_thread(still_there, [child]) == []
 
 
 async def test_a_second_start_is_refused(data_dir: Path) -> None:
-    running = await run(data_dir, ["valkey"])
-    try:
+    with run(data_dir, "valkey") as running:
         with pytest.raises(DirectoryInUseError, match=f"{data_dir} is in use by process {running.process.pid}"):
             async with embedded(data_dir, services={"valkey"}):
                 pass
-    finally:
         running.end(signal.SIGTERM)
 
 
-async def test_a_start_waits_for_what_a_killed_run_left(data_dir: Path, tmp_path: Path) -> None:
+async def test_a_start_waits_for_what_a_killed_run_left(data_dir: Path) -> None:
     """The guards hold the directory until their children are gone, so that two never share a data file."""
-    running = await run(data_dir, ["postgres", "valkey"])
-    running.process.kill()
-    async with embedded(data_dir, services={"postgres", "valkey"}, fsync=False):
-        assert wait_until_gone(running.children, seconds=0) == []
-    running.process.wait()
+    with run(data_dir, "postgres", "valkey") as running:
+        running.end(signal.SIGKILL)
+        async with embedded(data_dir, services={"postgres", "valkey"}, fsync=False):
+            assert still_there(running.children, seconds=1) == []
 
 
 async def test_what_ends_is_started_again(
@@ -121,9 +127,10 @@ async def test_a_child_that_ignores_its_signal_is_killed_with_what_it_started(
         return marker.exists()
 
     await supervisor.start(Command("stubborn", [sys.executable, "-c", script], ready=ready, grace=0.2))
-    children = psutil.Process().children(recursive=True)
+    child = child_of(psutil.Process(), "time.sleep(1000)")
+    family = [child, *child.children()]
     await supervisor.stop()
-    assert wait_until_gone(children, seconds=5) == []
+    assert still_there(family, seconds=5) == []
 
 
 async def test_environment_reaches_the_child_and_not_the_list_of_processes(
@@ -156,8 +163,8 @@ async def test_the_data_directory_is_closed_to_others_unless_it_was_there(tmp_pa
     assert modes == [0o700, 0o755]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-async def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(RunFailed, match="Cannot create the data directory"):
-        await run(tmp_path / "data", [])
+async def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EmbeddedError, match=f"Cannot create the data directory {tmp_path / 'file' / 'data'}"):
+        async with embedded(tmp_path / "file" / "data"):
+            pass

@@ -1,0 +1,82 @@
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+
+from server.account_types.models import AccountType
+from server.assurance.models import Setup
+from server.database import transaction
+from server.jobs import Job, Outbox
+from tests.workers.world import World
+from workers.assurance.units import create_unit_of_type
+from workers.sweeper import wake_due_setups, wake_missing_units
+
+
+async def sweep(world: World, setup_id: UUID) -> list[str]:
+    """The wake-ups of the setup that one sweep sends."""
+    async with transaction(world.engine) as session:
+        await session.execute(delete(Outbox))
+        await wake_due_setups(session)
+        return list(await session.scalars(select(Outbox.job_id).where(Outbox.argument == setup_id)))
+
+
+async def age(world: World, setup_id: UUID, seconds: int) -> None:
+    """Let the setup have been requested, or woken, that long ago."""
+    then = func.now() - timedelta(seconds=seconds)
+    async with transaction(world.engine) as session:
+        await session.execute(
+            update(Setup).where(Setup.id == setup_id).values(requested_at=then, next_attempt_at=then, hinted_at=then)
+        )
+
+
+async def test_a_setup_whose_wake_up_was_lost_is_woken_again(world: World, team: UUID) -> None:
+    _, setup_id = await world.request("Lost wake-up", team)
+    assert await sweep(world, setup_id) == []
+    await age(world, setup_id, 5)
+    assert await sweep(world, setup_id) == [f"run_setup:{setup_id}:0.1"]
+    assert await sweep(world, setup_id) == []
+    await age(world, setup_id, 5)
+    assert await sweep(world, setup_id) == [f"run_setup:{setup_id}:0.2"]
+
+
+async def test_a_waiting_setup_is_woken_when_its_time_comes(world: World, team: UUID) -> None:
+    _, setup_id = await world.request("Waiting", team)
+    async with transaction(world.engine) as session:
+        later = func.now() + timedelta(minutes=1)
+        await session.execute(
+            update(Setup).where(Setup.id == setup_id).values(next_attempt_at=later, hinted_at=None, status="WAITING")
+        )
+    assert await sweep(world, setup_id) == []
+    await world.make_due(setup_id)
+    assert len(await sweep(world, setup_id)) == 1
+
+
+async def test_a_setup_is_left_to_who_holds_it_until_the_lease_runs_out(world: World, team: UUID) -> None:
+    _, setup_id = await world.request("Held", team)
+    lease = await world.claim(setup_id)
+    await age(world, setup_id, 5)
+    assert await sweep(world, setup_id) == []
+    async with transaction(world.engine) as session:
+        gone = func.now() - timedelta(seconds=1)
+        await session.execute(update(Setup).where(Setup.id == setup_id).values(lease_until=gone))
+    assert await sweep(world, setup_id) == [f"run_setup:{setup_id}:{lease.token}.1"]
+
+
+async def test_an_account_type_without_a_unit_gets_its_job_again(world: World) -> None:
+    type_id = await world.account_type("Unit overdue")
+    async with transaction(world.engine) as session:
+        await session.execute(delete(Outbox))
+        assert await wake_missing_units(session) == 0
+        created = func.now() - timedelta(minutes=1)
+        await session.execute(update(AccountType).where(AccountType.id == type_id).values(created_at=created))
+        assert await wake_missing_units(session) == 1
+        assert await wake_missing_units(session) == 0
+        jobs = await session.execute(select(Outbox.job, Outbox.argument))
+        assert jobs.all() == [(Job.CREATE_ORGANIZATIONAL_UNIT, type_id)]
+    for _ in range(2):
+        await create_unit_of_type(world.engine, world.aws, type_id)
+    assert world.proxy.calls["CreateOrganizationalUnit"] == 1
+    async with transaction(world.engine) as session:
+        await session.execute(delete(Outbox))
+        assert (await session.get_one(AccountType, type_id)).organizational_unit_id is not None
+        assert await wake_missing_units(session) == 0
