@@ -22,6 +22,7 @@ from server.graphql.endpoint import Endpoint
 from server.graphql.hub import Hub
 from server.graphql.schema import Schema
 from server.identity.service import Authenticator
+from server.loops import stop
 from server.outages import Outage
 from server.planner.reader import Reader
 from server.relay import connect, relay
@@ -63,11 +64,11 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> Starlette:
             stack.push_async_callback(engine.dispose)
             stack.push_async_callback(queue.aclose)
             stack.push_async_callback(_close, reader)
-            stack.push_async_callback(_stop, asyncio.create_task(_open_reader(reader, reading), name="open reader"))
+            stack.push_async_callback(stop, asyncio.create_task(_open_reader(reader, reading), name="open reader"))
             await hub.open()
             stack.push_async_callback(hub.close)
             relaying = asyncio.create_task(relay(engine, queue, hub.outbox), name="relay")
-            stack.push_async_callback(_stop, relaying)
+            stack.push_async_callback(stop, relaying)
             yield
 
     async def ready(request: Request) -> Response:
@@ -149,9 +150,3 @@ async def _open_reader(reader: Reader, opened: asyncio.Event) -> None:
         else:
             outage.end()
             opened.set()
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

@@ -4,20 +4,25 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
-from arq.typing import StartupShutdown, WorkerCoroutine
+from arq.connections import ArqRedis
+from arq.typing import WorkerCoroutine
 from arq.worker import Worker, func
-from redis.exceptions import RedisError
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.config import Settings
 from server.database import create_engine
+from server.errors import FreeholdError
 from server.jobs import Job
 from server.logs import configure_logging
-from server.outages import Outage
-from server.relay import connect, decode_job, encode_job, redis_settings, relay
+from server.loops import stop
+from server.outages import Outage, is_away
+from server.relay import connect, decode_job, encode_job, relay
 from workers import jobs
 from workers.assurance.runner import Runner
 from workers.assurance.stage import Stage
@@ -31,6 +36,7 @@ from workers.sweeper import sweep_forever
 # Jobs return at once, so few run at a time; a killed worker's job blocks its own id for this long and 10 s more.
 MAX_JOBS = 20
 JOB_TIMEOUT_SECONDS = 10
+JOB_END_SECONDS = 2
 POLL_SECONDS = 0.05
 
 FUNCTIONS = {Job.RUN_SETUP: jobs.run_setup, Job.CREATE_ORGANIZATIONAL_UNIT: jobs.create_organizational_unit}
@@ -39,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT. Raises ConfigurationError for a setting that is missing."""
+    """Work until SIGTERM or SIGINT. Raises FreeholdError when a setting is missing or the database has no tables."""
     asyncio.run(work_until_stopped(settings))
 
 
@@ -49,22 +55,31 @@ async def work_until_stopped(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    work, waiting = asyncio.create_task(_work(settings)), asyncio.create_task(stopped.wait())
+    await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
+    logger.info("the worker stops")
+    waiting.cancel()
+    work.cancel()
+    with suppress(asyncio.CancelledError):
+        await work
+
+
+async def _work(settings: Settings) -> None:
     async with working(settings):
         logger.info("the worker is at work")
-        await stopped.wait()
-        logger.info("the worker stops")
+        await asyncio.get_running_loop().create_future()
 
 
 @asynccontextmanager
 async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> AsyncIterator[jobs.Resources]:
     """A worker at work in this process for as long as the block runs."""
-    redis_url, database_url = settings.require("redis_url"), settings.require("worker_database_url")
+    database_url = settings.require("worker_database_url")
     # `freehold worker --check` knows a worker by this name.
     engine = create_engine(database_url, pool_size=20, name=f"freehold-worker:{socket.gethostname()}")
-    queue = connect(redis_url)
+    queue = connect(settings.require("redis_url"))
     try:
         async with Aws(settings) as aws:
-            await declare_stages(engine, stages)
+            await _declare(engine, stages)
             await aws.warm_up()
             executor = Executor(engine, settings.concurrent_setups, Runner(engine, aws, stages).run)
             resources = jobs.Resources(engine, aws, executor)
@@ -72,7 +87,7 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
             loops = [
                 asyncio.create_task(each)
                 for each in (
-                    take_jobs(redis_url, resources),
+                    take_jobs(queue, resources),
                     relay(engine, queue, wake),
                     listen(database_url, wake),
                     sweep_forever(engine),
@@ -82,26 +97,48 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
                 yield resources
             finally:
                 # First the source of new work, then the work; the relay still sends what is given back.
-                await _stop(loops[0])
+                await stop(loops[0])
                 await executor.close()
                 wake.set()
                 for loop in loops[1:]:
-                    await _stop(loop)
+                    await stop(loop)
     finally:
         await queue.aclose()
         await engine.dispose()
 
 
-async def take_jobs(redis_url: str, resources: jobs.Resources) -> None:
-    """Run arq until cancelled. arq ends when Redis stays away for some seconds: it is started anew until it is back."""
+async def _declare(engine: AsyncEngine, stages: Sequence[Stage]) -> None:
+    """Write the stages down, when PostgreSQL is there; raises FreeholdError when its tables are not."""
+    outage = Outage(logger, "The worker waits for PostgreSQL")
+    while True:
+        try:
+            await declare_stages(engine, stages)
+        except ProgrammingError as error:
+            raise FreeholdError("the database has no tables, or old ones; run `freehold migrate` first") from error
+        except Exception as error:
+            if not is_away(error):
+                raise
+            await asyncio.sleep(outage.begin(error))
+        else:
+            outage.end()
+            return
+
+
+async def take_jobs(queue: ArqRedis, resources: jobs.Resources) -> None:
+    """Run arq until cancelled. arq ends when Redis stays away for a second: it is started anew until Redis is back."""
+    # One line for each job, and others that only repeat what is logged here.
     logging.getLogger("arq.worker").setLevel(logging.WARNING)
-    logging.getLogger("arq.connections").setLevel(logging.ERROR)
     outage = Outage(logger, "No jobs are taken")
+
+    async def begun(ctx: dict[Any, Any]) -> None:
+        outage.end()
+
     while True:
         worker = Worker(
             functions=[func(cast("WorkerCoroutine", each), name=name) for name, each in FUNCTIONS.items()],
-            redis_settings=redis_settings(redis_url),
+            redis_pool=queue,
             ctx={"resources": resources},
+            on_startup=begun,
             handle_signals=False,
             max_jobs=MAX_JOBS,
             job_timeout=JOB_TIMEOUT_SECONDS,
@@ -111,35 +148,29 @@ async def take_jobs(redis_url: str, resources: jobs.Resources) -> None:
             job_deserializer=decode_job,
             log_results=False,
         )
-        worker.on_startup = _note_end(outage)
         try:
             await worker.async_run()
-        except (RedisError, OSError) as error:
+        except Exception as error:
+            # Whatever it was, it is logged there, and the loop must outlive it.
             await asyncio.sleep(outage.begin(error))
         finally:
-            await _close(worker)
+            await _finish_jobs(worker)
 
 
-def _note_end(outage: Outage) -> StartupShutdown:
-    async def started(ctx: dict[Any, Any]) -> None:
-        outage.end()
-
-    return started
-
-
-async def _close(worker: Worker) -> None:
-    # Jobs of an arq that has lost Redis, or that is stopped, end with its error or cancelled.
-    with suppress(RedisError, OSError, asyncio.CancelledError):
-        await worker.close()
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+async def _finish_jobs(worker: Worker) -> None:
+    """Let arq's jobs end, which takes them moments. (`Worker.close` would close the connections of the relay too.)"""
+    if worker.tasks:
+        _, unfinished = await asyncio.wait(worker.tasks.values(), timeout=JOB_END_SECONDS)
+        for task in unfinished:
+            task.cancel()
+        # What went wrong in a job is logged by arq, and a job is only a wake-up.
+        await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
 
 
 if __name__ == "__main__":
-    environment = Settings.from_environment()
-    configure_logging(environment.log_level)
-    run(environment)
+    try:
+        environment = Settings.from_environment()
+        configure_logging(environment.log_level)
+        run(environment)
+    except FreeholdError as error:
+        sys.exit(f"freehold: {error}")

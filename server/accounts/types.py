@@ -58,7 +58,7 @@ expose(
 expose(
     ActorKind,
     "What kind of actor did something.",
-    API_TOKEN="A program or a person with an API token.",
+    API_TOKEN="A program or a person with an API token.",  # noqa: S106 - a kind of actor, no secret
     SYSTEM="Freehold.",
 )
 

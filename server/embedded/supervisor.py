@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 LOG_BYTES = 10 * 1024 * 1024
 TAIL_LINES = 20
 START_ATTEMPTS = 3
+# How a command says that starting it again would end the same way.
+HOPELESS = os.EX_CONFIG
 START_SECONDS = 60.0
 PROBE_SECONDS = 0.03
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
@@ -58,7 +60,8 @@ class Supervisor:
     async def start(self, command: Command) -> None:
         """Start a command and restart it whenever it ends; returns when it is ready.
 
-        Raises ServiceError, with the end of its log, when it ends before that several times or takes too long.
+        Raises ServiceError, with the end of its log, when it ends before that several times, or once with HOPELESS, or
+        takes too long.
         """
         if command.name in self._services:
             raise ValueError(f"{command.name} has been started already")
@@ -165,6 +168,8 @@ class Service:
             if self._stopping.is_set():
                 return None
             code = await process.wait()
+            if code == HOPELESS:
+                raise self._failure("does not start")
             if attempt == START_ATTEMPTS:
                 break
             log.warning("%s ended while starting (%s); trying again", self.command.name, _ending(code))

@@ -1,4 +1,4 @@
-"""Arguments of fields, checked: pages, cursors and conditions. Nothing here depends on what is selected below the field."""
+"""Arguments of fields, checked: pages, cursors and conditions. What is selected below a field plays no part."""
 
 import base64
 import json
@@ -43,7 +43,7 @@ class Restriction:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The shape of a page: all that decides its SQL. The values are the limit, `after`, `before`, then the conditions'."""
+    """The shape of a page: all that decides its SQL. The values: the limit, `after`, `before`, the conditions'."""
 
     order: str
     ascending: bool

@@ -103,7 +103,7 @@ class Compiler:
         return self._array(f"select {json} as j {source} {_order(mapped.order, row)}")
 
     def _elements(self, mapped: Elements, selected: Selected, parent: Row) -> str:
-        row = Row(self.alias(), kept=True)
+        row = Row(self.alias(), nullable=True)
         types = {
             _column_of(selected.target, name): _ELEMENT_TYPES.get(get_named_type(field.type).name, "text")
             for name, field in selected.target.fields.items()
@@ -121,7 +121,7 @@ class Compiler:
         return f"select {elements} as j from ({rows}) element"
 
     def _snapshot(self, mapped: Snapshot, selected: Selected, parent: Row) -> str:
-        row = Row(self.alias(), source_of(selected.target), kept=True)
+        row = Row(self.alias(), source_of(selected.target), nullable=True)
         assert row.source is not None
         joins: list[str] = []
         json = self.body(selected.target, selected, row, joins)
@@ -206,10 +206,10 @@ class Compiler:
         ]
 
     def _looked_up(self, argument: str, selected: Selected) -> Where:
-        def read(arguments: Mapping[str, Any]) -> tuple[list[Restriction], list[object]]:
+        def read(arguments: Mapping[str, Any]) -> tuple[tuple[Restriction, ...], list[object]]:
             values: list[object] = []
             restrictions = read_conditions(arguments[argument], selected.field.args[argument], values, argument)
-            return restrictions, values
+            return tuple(restrictions), values
 
         restrictions, group = self.call(selected, read)
         return lambda row: self.restricted(restrictions, group, row)
@@ -242,7 +242,7 @@ class Compiler:
             case Computed(sql):
                 return _leaf(f"({sql.format(row=row.alias)})", selected, row)
             case Embedded(prefix, when):
-                embedded = Row(row.alias, None, row.prefix + prefix, row.kept)
+                embedded = Row(row.alias, None, row.prefix + prefix, row.nullable or when is not None)
                 json = self.body(selected.target, selected, embedded, joins)
                 return f"case when {embedded.column(when)} is null then 'null' else {json} end" if when else str(json)
             case mapped:
@@ -266,7 +266,7 @@ def _order(order: Sequence[str], row: Row) -> str:
 
 def _leaf(expression: str, selected: Selected, row: Row) -> str:
     json = json_text.leaf(expression, selected.field.type)
-    return json if is_non_null_type(selected.field.type) and not row.kept else f"coalesce({json}, 'null')"
+    return json if is_non_null_type(selected.field.type) and not row.nullable else f"coalesce({json}, 'null')"
 
 
 def _column_of(type_: GraphQLObjectType, name: str) -> str:

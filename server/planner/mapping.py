@@ -33,7 +33,7 @@ On: TypeAlias = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The table behind a type. `tenancy` is the column every statement compares; None only for a table all tenancies share."""
+    """The table behind a type. `tenancy` is the column every statement compares; None for what all tenancies share."""
 
     table: sqlalchemy.Table
     tenancy: str | None
@@ -125,7 +125,7 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What one field of an input restricts: SQL over `{row}`, `{tenancy}` and the values `convert` makes of the input.
+    """What one field of an input restricts: SQL over `{row}` and the values that `convert` makes of the input.
 
     `convert` raises ValueError with a sentence for the caller.
     """
@@ -164,24 +164,29 @@ def computed(sql: str, *, description: str | None = None) -> Any:
 
 
 def embedded(prefix: str, *, when: str | None = None, description: str | None = None) -> Any:
+    """An object whose columns begin with `prefix` in the same row; null when its column `when` is."""
     return _field(Embedded(prefix, when), description)
 
 
 def elements(column: str, *, description: str | None = None) -> Any:
+    """The objects of a jsonb array, each with a member for every column of the target."""
     return _field(Elements(column), description)
 
 
 def snapshot(column: str, *, description: str | None = None) -> Any:
+    """The target's row as it was when it was kept in a jsonb column; its relations are those of today."""
     return _field(Snapshot(column), description)
 
 
 def to_one(
     *, on: On | None = None, where: On | None = None, order: tuple[str, ...] = (), description: str | None = None
 ) -> Any:
+    """The first related row by `order`, or null; `where` compares columns with constants."""
     return _field(ToOne(on or {}, where or {}, order), description)
 
 
 def to_many(*, on: On | None = None, order: tuple[str, ...], description: str | None = None) -> Any:
+    """All related rows by `order`; for lists that stay short."""
     return _field(ToMany(on or {}, order=order), description)
 
 

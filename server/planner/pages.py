@@ -171,7 +171,7 @@ class _Connection:
         return f"exists (select {self.compiler.source(self.row, where)})"
 
     def _end(self, *, from_the_end: bool) -> str:
-        """The cursor at one end of the page, or null when it is empty; the last read is the one with the highest `n`."""
+        """The cursor at one end of the page, or null when it is empty; the last row read has the highest `n`."""
         column = self._column(self._cursor())
         order = "element.n desc" if from_the_end else "element.n"
         cursor = json_text.quoted(f"(array_agg({column} order by {order}) {self._on_page()})[1]")

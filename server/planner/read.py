@@ -26,6 +26,7 @@ from server.planner.mapping import MAPPING
 from server.planner.rows import Selected, source_or_none
 from server.planner.selection import Operation
 from server.planner.statement import Statement
+from server.planner.verify import verify
 
 T = TypeVar("T")
 
@@ -98,7 +99,11 @@ async def read_list(
 
 
 def install(schema: GraphQLSchema) -> None:
-    """Give every field without a resolver of its own the one that reads: see the module."""
+    """Give every field without a resolver of its own the one that reads: see the module.
+
+    Raises MappingError when the mapping does not fit the tables.
+    """
+    verify(schema)
     for type_ in schema.type_map.values():
         if is_interface_type(type_):
             type_.resolve_type = _type_of

@@ -10,8 +10,8 @@ from server.planner import json_text
 from server.planner.mapping import MAPPING, Column, Mapped, Source, quote
 
 
-class Unmapped(Exception):  # noqa: N818 - a fault of the schema, not of a request
-    """The selection holds a field without a place in the database."""
+class Unmapped(Exception):
+    """The selection holds a field without a place in the database: a fault of the schema, not of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,9 @@ class Row:
     alias: str
     source: Source | None = None
     prefix: str = ""
-    # A row kept as JSON may be older than a column of its table, which is null then.
-    kept: bool = False
+    # Whether columns may be null against what the schema says: a row kept as JSON may be older than a column of its
+    # table. Without care one null would make the text of the whole object null.
+    nullable: bool = False
 
     def column(self, name: str) -> str:
         return f"{self.alias}.{quote(self.prefix + name)}"

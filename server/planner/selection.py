@@ -35,7 +35,7 @@ class Operation:
         return cls(info.schema, info.operation, fragments, variables)
 
     def fields(self, parent: GraphQLObjectType, nodes: Sequence[FieldNode]) -> dict[str, list[FieldNode]]:
-        """The fields selected below `nodes` for a `parent`, by response key: fragments spread, merged, @skip and @include applied."""
+        """The fields below `nodes` for a `parent`, by response key: merged, with fragments and directives applied."""
         details = [FieldDetails(node, None) for node in nodes]
         collected = collect_subfields(self.schema, dict(self.fragments), self.variables, self.node, parent, details)
         return {key: [detail.node for detail in group] for key, group in collected.grouped_field_set.items()}

@@ -20,15 +20,20 @@ class AwsProxy:
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
         self._faults: dict[str, list[Fault]] = {}
+        self._held: list[Held] = []
         self.calls: Counter[str] = Counter()
         self.url = ""
 
     def fail(self, operation: str, *faults: Fault) -> None:
         """The next calls of the operation meet these faults, one each."""
         self._faults.setdefault(operation, []).extend(faults)
+        self._held.extend(fault for fault in faults if isinstance(fault, Held))
 
     def reset(self) -> None:
         self._faults.clear()
+        for held in self._held:
+            held.release()
+        self._held.clear()
         self.calls.clear()
 
     @asynccontextmanager
@@ -44,6 +49,7 @@ class AwsProxy:
             try:
                 yield self
             finally:
+                self.reset()
                 await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:

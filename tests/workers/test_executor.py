@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -33,8 +33,14 @@ async def executing(world: World, capacity: int, work: Work) -> AsyncIterator[Ex
 
 
 @pytest.fixture
-async def setups(world: World, team: UUID, request: pytest.FixtureRequest) -> list[UUID]:
-    return [(await world.request(f"{request.node.name[:40]} {number}", team))[1] for number in range(3)]
+async def setups(world: World, team: UUID) -> list[UUID]:
+    return [(await world.request(f"Executed {uuid4().hex}", team))[1] for _ in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For runs that the test leaves unfinished."""
+    monkeypatch.setattr("workers.executor.FINISH_SECONDS", 0.1)
 
 
 async def test_setups_run_side_by_side_up_to_the_capacity(world: World, setups: list[UUID]) -> None:
@@ -60,10 +66,7 @@ async def test_a_setup_that_was_offered_twice_runs_once(world: World, setups: li
         assert await work.begun.get() == setups[1]
 
 
-async def test_shutting_down_gives_the_leases_back(
-    world: World, setups: list[UUID], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.executor.FINISH_SECONDS", 0.1)
+async def test_shutting_down_gives_the_leases_back(world: World, setups: list[UUID]) -> None:
     work = Work()
     async with executing(world, 2, work) as executor:
         await executor.offer(setups[0])

@@ -9,7 +9,7 @@ from server.accounts.models import AccountStatus
 from server.assurance.models import SetupStatus
 from tests.workers.proxies import answer, lose_answer, refuse
 from tests.workers.world import BY_NAME, World, writes
-from workers.assurance.stage import MEMBERS, Control, StageStopped
+from workers.assurance.stage import MEMBERS, StageStopped
 from workers.assurance.stages import STAGES
 from workers.assurance.stages.iam_baseline import SUPPORT_ROLE
 
@@ -35,7 +35,7 @@ def test_the_catalogue_is_complete() -> None:
         assert bool(stage.controls) is (stage.name not in INFRASTRUCTURE), stage.name
         assert bool(stage.permissions) is (stage.name != "foundation_accounts"), stage.name
         assert list(stage.permissions) == sorted(set(stage.permissions)), stage.name
-        assert all(isinstance(control, Control) and control.version for control in stage.controls)
+        assert all(control.version for control in stage.controls)
 
 
 @pytest.mark.parametrize("name", HARDENING)
@@ -114,8 +114,7 @@ async def test_the_support_role_trusts_its_own_account_alone(world: World, harde
     credentials = await world.aws.assume(account.aws_account_id, "us-east-1")
     async with world.aws.client("iam", "us-east-1", credentials) as iam:
         document = (await iam.get_role(RoleName=SUPPORT_ROLE))["Role"]["AssumeRolePolicyDocument"]
-    trusted = json.loads(document) if isinstance(document, str) else document
-    assert trusted["Statement"][0]["Principal"] == {"AWS": f"arn:aws:iam::{account.aws_account_id}:root"}
+    assert f'"Principal": {{"AWS": "arn:aws:iam::{account.aws_account_id}:root"}}' in json.dumps(document)
 
 
 async def test_a_renamed_account_gets_its_new_name_and_alias(world: World, hardened: UUID) -> None:

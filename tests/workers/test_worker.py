@@ -1,20 +1,23 @@
 """The whole worker: as a process that is stopped and killed, and while Redis or PostgreSQL is away."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 
 from server.accounts.models import AccountStatus
-from server.assurance.models import SetupStatus, StageStatus
+from server.assurance.models import LIVE, Setup, SetupStatus, StageStatus
 from server.config import Settings
+from server.database import transaction
 from tests.workers.proxies import Gate, Held, refuse
 from tests.workers.world import World
 from workers.main import working
@@ -31,6 +34,43 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
+class Heard(logging.Handler):
+    """Waits for words in the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._more = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+        self._more.set()
+
+    async def __call__(self, *words: str) -> None:
+        async with asyncio.timeout(20):
+            while not all(any(word in line for line in self.lines) for word in words):
+                self._more.clear()
+                await self._more.wait()
+
+
+@pytest.fixture(autouse=True)
+async def undisturbed(world: World) -> AsyncIterator[None]:
+    """No setup that another test left behind is there for a worker to take up; and nothing is held in the end."""
+    async with transaction(world.engine) as session:
+        await session.execute(update(Setup).where(Setup.status.in_(LIVE)).values(status=SetupStatus.FAILED))
+    yield
+    world.proxy.reset()
+
+
+@pytest.fixture
+def heard(caplog: pytest.LogCaptureFixture) -> Iterator[Heard]:
+    caplog.set_level(logging.INFO)
+    handler = Heard()
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)
+
+
 @asynccontextmanager
 async def worker_process(settings: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
@@ -42,6 +82,13 @@ async def worker_process(settings: Settings) -> AsyncIterator[asyncio.subprocess
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+async def says(process: asyncio.subprocess.Process, words: str) -> None:
+    assert process.stderr is not None
+    async with asyncio.timeout(20):
+        while words.encode() not in await process.stderr.readline():
+            pass
 
 
 async def test_five_setups_run_side_by_side(world: World, team: UUID) -> None:
@@ -99,9 +146,12 @@ async def test_a_worker_that_is_told_to_stop_gives_its_setups_back(world: World,
         async with asyncio.timeout(20):
             await held.reached.wait()
         process.send_signal(signal.SIGTERM)
+        await says(process, "the worker stops")
+        held.release()
         async with asyncio.timeout(10):
             assert await process.wait() == 0
-    held.release()
+    stages = await world.stages(setup_id)
+    assert (stages["iam_baseline"].status, stages["s3_public_access"].status) == ("COMPLETED", "PENDING")
     setup = await world.setup_of_id(setup_id)
     assert (setup.status, setup.lease_until) == (SetupStatus.RUNNING, None)
     async with working(world.settings):
@@ -110,17 +160,31 @@ async def test_a_worker_that_is_told_to_stop_gives_its_setups_back(world: World,
 
 async def test_an_idle_worker_stops_at_once(world: World) -> None:
     async with worker_process(world.settings) as process:
-        assert process.stderr is not None
-        while b"at work" not in await process.stderr.readline():
-            pass
+        await says(process, "the worker is at work")
         before = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
         assert time.monotonic() - before < 3
+        assert process.stderr is not None
         assert b"Traceback" not in await process.stderr.read()
 
 
-async def test_the_worker_outlives_redis(world: World, team: UUID, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_worker_without_its_settings_says_so(world: World) -> None:
+    async with worker_process(replace(world.settings, aws_endpoint_url="http://127.0.0.1:1", redis_url="")) as process:
+        _, told = await process.communicate()
+    assert process.returncode == 1
+    assert told.decode().startswith("freehold: FREEHOLD_REDIS_URL")
+
+
+async def test_a_worker_without_tables_says_so(world: World, empty: Settings) -> None:
+    settings = replace(empty, worker_database_url=empty.owner_database_url)
+    async with worker_process(settings) as process:
+        _, told = await process.communicate()
+    assert process.returncode == 1
+    assert "run `freehold migrate` first" in told.decode()
+
+
+async def test_the_worker_outlives_redis(world: World, team: UUID, heard: Heard) -> None:
     gate = Gate(world.settings.require("redis_url"))
     await gate.open()
     async with working(replace(world.settings, redis_url=gate.url)):
@@ -128,18 +192,15 @@ async def test_the_worker_outlives_redis(world: World, team: UUID, caplog: pytes
         await world.until(before, DONE)
         await gate.shut()
         _, during = await world.request("During the outage", team)
-        async with asyncio.timeout(20):
-            while "No jobs are taken" not in caplog.text or "Jobs wait in the outbox" not in caplog.text:
-                await asyncio.sleep(0.05)
+        await heard("No jobs are taken", "Jobs wait in the outbox")
         assert (await world.setup_of_id(during)).status is SetupStatus.PENDING
         await gate.open()
         await world.until(during, DONE)
         await gate.shut()
-    lines = [record for record in caplog.records if record.levelname == "WARNING" and "No jobs" in record.getMessage()]
-    assert len(lines) <= 2
+    assert sum("No jobs are taken: over" not in line for line in heard.lines if "No jobs are taken" in line) <= 2
 
 
-async def test_the_worker_outlives_postgresql(world: World, team: UUID, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_worker_outlives_postgresql(world: World, team: UUID, heard: Heard) -> None:
     gate = Gate(world.settings.require("worker_database_url"))
     await gate.open()
     held = Held()
@@ -150,12 +211,10 @@ async def test_the_worker_outlives_postgresql(world: World, team: UUID, caplog: 
             await held.reached.wait()
         await gate.shut()
         held.release()
-        async with asyncio.timeout(20):
-            while "Nothing is swept" not in caplog.text or "stopped for now" not in caplog.text:
-                await asyncio.sleep(0.05)
+        await heard("Nothing is swept", "stopped for now")
         await gate.open()
         await world.make_due(setup_id)
         await world.until(setup_id, DONE)
         await gate.shut()
     assert {stage.status for stage in (await world.stages(setup_id)).values()} == {StageStatus.COMPLETED}
-    assert "Traceback" not in caplog.text
+    assert not any("Traceback" in line for line in heard.lines)

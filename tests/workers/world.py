@@ -162,6 +162,15 @@ class World:
             pages = organizations.get_paginator("list_accounts").paginate()
             return [each["Id"] async for page in pages for each in page["Accounts"] if each["Email"] == email]
 
+    async def begun(self, account_id: UUID) -> None:
+        """Wait until the account has a setup."""
+        async with asyncio.timeout(30):
+            while True:
+                async with transaction(self.engine) as session:
+                    if await session.scalar(select(Setup.id).where(Setup.account_id == account_id)) is not None:
+                        return
+                await asyncio.sleep(0.05)
+
     async def until(self, setup_id: UUID, *statuses: SetupStatus, seconds: float = 30) -> Setup:
         """Wait until a worker has brought the setup to one of these statuses."""
         async with asyncio.timeout(seconds):

@@ -16,7 +16,7 @@ from server.database import transaction
 from server.outages import is_away
 from workers.assurance.run import Run, load_run
 from workers.assurance.stage import Finding, FindingStatus, Stage, StageStopped
-from workers.aws.errors import explain
+from workers.aws.errors import NOT_READY, explain
 from workers.aws.session import Aws, guard
 from workers.executor import UNKNOWN_DELAY, Interrupted
 from workers.lease import Lease
@@ -24,7 +24,7 @@ from workers.lease import Lease
 INTERNAL = "INTERNAL"
 NOT_IN_EFFECT = "NOT_IN_EFFECT"
 # How often an error in a row is taken for passing, by its code; a retry by somebody allows as many again.
-PATIENCE = {INTERNAL: 5, NOT_IN_EFFECT: 8}
+PATIENCE = {INTERNAL: 5, NOT_IN_EFFECT: 8, **dict.fromkeys(NOT_READY, 10)}
 LONGEST_BACKOFF_SECONDS = 60.0
 CREDENTIALS_EXPIRED = ("ExpiredToken", "ExpiredTokenException")
 
@@ -138,7 +138,7 @@ async def assure(stage: Stage, run: Run) -> None:
     still = unmet(await stage.check(again))
     if still:
         seen = "; ".join(finding.evidence for finding in still)
-        message = f"AWS took the change but does not show it yet; Freehold looks again by itself. Seen: {seen}"
+        message = f"AWS took the change but does not show it. Seen: {seen}"
         raise StageStopped(StageError(NOT_IN_EFFECT, message, StageErrorClass.TRANSIENT))
 
 

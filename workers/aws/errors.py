@@ -72,8 +72,13 @@ _BUSINESS = Meaning(
 )
 _REGION_OFF = Meaning(
     NEEDS_PERSON,
-    "A Region of the tenancy is not enabled in this account. Enable it there, or take it out of the tenancy, and "
-    "retry the setup. AWS says: {detail}",
+    "AWS does not accept the account's credentials in a Region of the tenancy; most often the Region is not enabled "
+    "in the account. Enable it there, or take it out of the tenancy, and retry the setup. AWS says: {detail}",
+)
+_NOT_READY = Meaning(
+    TRANSIENT,
+    "AWS has not made {operation} available to the account, which takes minutes in a new one. If it lasts, look into "
+    "the account's support cases and retry the setup. AWS says: {detail}",
 )
 _NOT_ALL_FEATURES = Meaning(
     NEEDS_PERSON,
@@ -82,6 +87,9 @@ _NOT_ALL_FEATURES = Meaning(
 _UNKNOWN = Meaning(PERMANENT, "AWS refused {operation}: {detail}")
 _SERVER_FAULT = Meaning(TRANSIENT, "AWS could not answer {operation}; Freehold tries again by itself. {detail}")
 _UNREACHABLE = Meaning(TRANSIENT, "AWS could not be reached; Freehold tries again by itself. {detail}")
+
+# Usual for some minutes in a new account.
+NOT_READY = ("OptInRequired", "PendingVerification", "SubscriptionRequired", "SubscriptionRequiredException")
 
 MEANINGS: Mapping[str, Meaning] = {
     "Throttling": _BUSY,
@@ -118,7 +126,8 @@ MEANINGS: Mapping[str, Meaning] = {
     "AccessDenied": _DENIED,
     "AccessDeniedException": _DENIED,
     "UnauthorizedOperation": _DENIED,
-    "AuthFailure": _CREDENTIALS,
+    # EC2's answer in a Region that the account has not opted into.
+    "AuthFailure": _REGION_OFF,
     "InvalidClientTokenId": _CREDENTIALS,
     "SignatureDoesNotMatch": _CREDENTIALS,
     "UnrecognizedClientException": _CREDENTIALS,
@@ -159,8 +168,8 @@ MEANINGS: Mapping[str, Meaning] = {
         "The AWS account that the worker's credentials belong to is in no organization. Give the worker credentials "
         "of the tenancy's management account and retry the setup.",
     ),
-    "OptInRequired": _REGION_OFF,
     "RegionDisabledException": _REGION_OFF,
+    **dict.fromkeys(NOT_READY, _NOT_READY),
 }
 
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)

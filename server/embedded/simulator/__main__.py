@@ -7,7 +7,9 @@ import sys
 import threading
 from pathlib import Path
 
+from server.embedded.errors import PortInUseError
 from server.embedded.ports import LOOPBACK, require_free_port
+from server.embedded.supervisor import HOPELESS
 from server.errors import FreeholdError
 
 log = logging.getLogger("simulator")
@@ -34,8 +36,12 @@ def main() -> None:
     try:
         require_free_port(LOOPBACK, arguments.port)
         serve(arguments.port, arguments.data_dir, fsync=not arguments.no_fsync)
-    except FreeholdError as error:
+    except PortInUseError as error:
+        # Whoever took it may let go of it.
         sys.exit(str(error))
+    except FreeholdError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - to the log that the operator is shown
+        sys.exit(HOPELESS)
 
 
 def serve(port: int, data_dir: Path, *, fsync: bool) -> None:

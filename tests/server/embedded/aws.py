@@ -5,7 +5,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aioboto3  # type: ignore[import-untyped]
+from aiobotocore.config import AioConfig
 
+# One for all, because each reads and keeps the descriptions of the services.
+SESSION = aioboto3.Session()
 ROLE = "OrganizationAccountAccessRole"
 
 
@@ -17,11 +20,16 @@ class Aws:
     token: str | None = None
     account: str = "123456789012"
 
-    def client(self, service: str, region: str = "us-east-1") -> Any:
-        session = aioboto3.Session(
-            aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, aws_session_token=self.token
+    def client(self, service: str, region: str = "us-east-1", attempts: int = 5) -> Any:
+        return SESSION.client(
+            service,
+            region_name=region,
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            aws_session_token=self.token,
+            config=AioConfig(retries={"total_max_attempts": attempts}),
         )
-        return session.client(service, region_name=region, endpoint_url=self.endpoint)
 
     async def create_account(self, name: str, email: str) -> str:
         async with self.client("organizations") as organizations:

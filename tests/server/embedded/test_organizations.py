@@ -81,7 +81,7 @@ async def test_five_creations_run_at_once_and_the_account_limit_holds(
     monkeypatch.setenv("FREEHOLD_SIMULATOR_ACCOUNT_LIMIT", "5")
     async with (
         embedded(data_dir, services={"simulator"}, fsync=False) as services,
-        Aws(services.aws_endpoint).client("organizations") as organizations,
+        Aws(services.aws_endpoint).client("organizations", attempts=1) as organizations,
     ):
         await organizations.create_organization(FeatureSet="ALL")
         requests = [

@@ -92,27 +92,34 @@ async def test_state_survives_a_kill_and_a_restart(data_dir: Path) -> None:
     assert code(taken) == "EntityAlreadyExists"
 
 
-@pytest.mark.parametrize("damage", ["emptied", "cut short", "overwritten", "one state damaged"])
-async def test_a_damaged_state_is_an_error_not_an_empty_aws(data_dir: Path, damage: str) -> None:
+@pytest.fixture(scope="module")
+async def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of an AWS with an organization, in one file."""
+    data_dir = tmp_path_factory.mktemp("state")
     async with (
         embedded(data_dir, services=SIMULATOR, fsync=False) as services,
         Aws(services.aws_endpoint).client("organizations") as organizations,
     ):
         await organizations.create_organization(FeatureSet="ALL")
-    state = data_dir / "aws" / "state.sqlite3"
-    with closing(sqlite3.connect(state)) as database:
-        if damage == "one state damaged":
-            database.execute("UPDATE snapshot SET state = x'00' WHERE service = 'organizations'")
-            database.commit()
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = data_dir / "aws" / "state.sqlite3"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = DELETE")
+    return path
+
+
+def put_damaged(state: Path, path: Path, damage: str) -> None:
+    path.parent.mkdir(parents=True)
     whole = state.read_bytes()
-    match damage:
-        case "emptied":
-            state.write_bytes(b"")
-        case "cut short":
-            state.write_bytes(whole[: len(whole) // 2])
-        case "overwritten":
-            state.write_bytes(b"not a database " * 1000)
+    contents = {"emptied": b"", "cut short": whole[: len(whole) // 2], "overwritten": b"no database " * 1000}
+    path.write_bytes(contents.get(damage, whole))
+    if damage == "one snapshot damaged":
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE snapshot SET state = x'00' WHERE service = 'organizations'")
+
+
+@pytest.mark.parametrize("damage", ["emptied", "cut short", "overwritten", "one snapshot damaged"])
+async def test_a_damaged_state_is_an_error_not_an_empty_aws(data_dir: Path, state: Path, damage: str) -> None:
+    put_damaged(state, data_dir / "aws" / state.name, damage)
     with pytest.raises(ServiceError, match="The AWS simulator cannot read its state"):
         async with embedded(data_dir, services=SIMULATOR, fsync=False):
             pass

@@ -3,29 +3,26 @@ from collections.abc import AsyncIterator
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 
-from server.config import Settings
-from tests.server.fixtures import settings
+from server.embedded import Services
+from server.migrate import migrate
+from tests.conftest import new_database
 from tests.server.planner.world import CountingReader, Side, World, make
 
-__all__ = ["settings"]
-
 
 @pytest.fixture(scope="session")
-async def reader(settings: Settings) -> AsyncIterator[CountingReader]:
-    """As the server's role, under row-level security."""
+async def world(services: Services) -> AsyncIterator[World]:
+    """A database of its own: what these tests expect of lists is all that there is."""
+    settings = await new_database(services)
+    await migrate(settings)
+    # As the server's role, under row-level security.
     reader = CountingReader(settings.require("database_url"))
     await reader.open()
-    yield reader
-    await reader.close()
-
-
-@pytest.fixture(scope="session")
-async def world(settings: Settings, reader: CountingReader) -> World:
     owner = await asyncpg.connect(settings.require("owner_database_url"))
     try:
-        return await make(owner, reader)
+        yield await make(owner, reader, settings.require("database_url"))
     finally:
         await owner.close()
+        await reader.close()
 
 
 @pytest.fixture(scope="session")

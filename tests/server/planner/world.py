@@ -8,7 +8,6 @@ from typing import Any
 from unittest.mock import Mock
 from uuid import UUID
 
-import asyncpg  # type: ignore[import-untyped]
 from strawberry.types import ExecutionResult
 
 from server.context import Context, Viewer
@@ -53,6 +52,7 @@ class CountingReader(Reader):
 class Side:
     """One tenancy: its ids as they stand in the database."""
 
+    owner: "Connection"
     reader: CountingReader
     tenancy: UUID
     token: UUID
@@ -87,6 +87,8 @@ class Side:
 
 @dataclass
 class World:
+    owner: "Connection"
+    dsn: str
     ours: Side
     theirs: Side
 
@@ -94,8 +96,9 @@ class World:
 Connection = Any
 
 
-async def make(owner: Connection, reader: CountingReader) -> World:
-    world = World(*[await _side(owner, reader, name) for name in ("ours", "theirs")])
+async def make(owner: Connection, reader: CountingReader, dsn: str) -> World:
+    """Both tenancies; `owner` sees every row, `dsn` is the server's role."""
+    world = World(owner, dsn, *[await _side(owner, reader, name) for name in ("ours", "theirs")])
     await owner.execute(
         "INSERT INTO stage_definition VALUES ('second', 2, 'Second', 'b', $1, '{a:Go}', '{MEMBER,SECURITY}'),"
         " ('first', 1, 'First', 'a', '[]', '{}', '{}')",
@@ -117,7 +120,7 @@ async def _side(owner: Connection, reader: CountingReader, name: str) -> Side:
         tenancy,
         name.encode(),
     )
-    side = Side(reader, tenancy, token)
+    side = Side(owner, reader, tenancy, token)
     for number, type_ in enumerate(("Foundation", "general", "Sandbox")):
         side.types[type_] = await owner.fetchval(
             "INSERT INTO account_type (tenancy_id, name, foundation, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
@@ -205,7 +208,7 @@ async def _setups(owner: Connection, side: Side) -> None:
     for sequence, position in ((1, None), (2, 2)):
         await owner.execute(
             "INSERT INTO event (account_id, sequence, tenancy_id, at, account, setup, stage)"
-            " SELECT account.id, $2, account.tenancy_id, $4, to_jsonb(account) || '{\"name\": \"as it was\"}',"
+            ' SELECT account.id, $2, account.tenancy_id, $4, to_jsonb(account) || \'{"name": "as it was"}\','
             " to_jsonb(setup), (SELECT to_jsonb(stage) FROM stage WHERE setup_id = setup.id AND position = $3)"
             " FROM account JOIN setup ON setup.account_id = account.id WHERE setup.id = $1",
             side.setups[1],

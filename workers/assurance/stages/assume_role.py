@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from botocore.exceptions import ClientError
 
+from server.assurance.models import SetupKind
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, ask, finding, wait
 from workers.aws.errors import error_code
@@ -34,7 +35,7 @@ async def apply(run: Run) -> None:
 
 
 def _denied(run: Run) -> Exception:
-    if datetime.now(UTC) - run.stage_since < PATIENCE:
+    if run.kind is SetupKind.CREATE and datetime.now(UTC) - run.stage_since < PATIENCE:
         return wait(
             "AccessDenied",
             f"The role {ROLE} of the account cannot be assumed yet, which is usual in a new account.",

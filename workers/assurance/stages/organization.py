@@ -44,6 +44,12 @@ async def apply(run: Run) -> None:
             account = await session.get_one(Account, run.account.id)
             account.aws_account_id, account.email = own_account, organization["MasterAccountEmail"]
     except IntegrityError as error:
+        if "uq_account_email" in str(error):
+            raise ask(
+                "MANAGEMENT_EMAIL_IN_USE",
+                f"Another account of this tenancy has the e-mail {organization['MasterAccountEmail']}, which is that "
+                "of the management account in AWS. Give the other account another e-mail and retry the setup.",
+            ) from error
         raise ask(
             "ORGANIZATION_IN_USE",
             f"The organization {organization['Id']} belongs to another tenancy of this installation. Give the worker "
