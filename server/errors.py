@@ -41,7 +41,7 @@ class UserError:
     field: tuple[str, ...] | None = None
 
 
-class Refused(Exception):  # noqa: N818 - an outcome the caller shows, not a fault
+class Refused(Exception):
     """Raised by a service function before it changed anything."""
 
     def __init__(self, *errors: UserError) -> None:

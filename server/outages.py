@@ -3,7 +3,7 @@
 import logging
 import random
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 
 from server.jobs import OUTBOX_CHANNEL
 from server.outages import Outage

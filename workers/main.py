@@ -57,7 +57,8 @@ async def work_until_stopped(settings: Settings) -> None:
         loop.add_signal_handler(number, stopped.set)
     work, waiting = asyncio.create_task(_work(settings)), asyncio.create_task(stopped.wait())
     await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
-    logger.info("the worker stops")
+    if stopped.is_set():
+        logger.info("the worker stops")
     waiting.cancel()
     work.cancel()
     with suppress(asyncio.CancelledError):

@@ -38,7 +38,7 @@ class StageError:
     aws_request_id: str | None = None
 
 
-class LeaseLost(Exception):  # noqa: N818 - an outcome, not a fault: somebody else carries on
+class LeaseLost(Exception):
     """Another worker holds the setup now; whoever catches this stops without writing anything."""
 
 

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 import strawberry
 from graphql import GraphQLError
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 
 from server.jobs import EVENT_CHANNEL, OUTBOX_CHANNEL
 from server.outages import Outage

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 
 POOL_SIZE = 10
 STATEMENT_TIMEOUT_MS = 15_000

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
-import aioboto3  # type: ignore[import-untyped]
+import aioboto3
 from aiobotocore.session import AioSession
 from botocore.config import Config
 

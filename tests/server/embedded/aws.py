@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import aioboto3  # type: ignore[import-untyped]
+import aioboto3
 from aiobotocore.config import AioConfig
 
 # One for all, because each reads and keeps the descriptions of the services.

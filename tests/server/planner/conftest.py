@@ -1,6 +1,6 @@
 from collections.abc import AsyncIterator
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 import pytest
 
 from server.embedded import Services
