@@ -6,7 +6,8 @@ import json
 import socket
 import sys
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,19 +44,46 @@ def settings_for_command() -> Settings:
 
 
 def on_database(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of work on PostgreSQL; raises FreeholdError when it is away or refuses the role."""
+    """The result of work on PostgreSQL; raises FreeholdError, which says what to do, for a fault on the way."""
+    with database_faults():
+        return asyncio.run(coroutine)
+
+
+@contextmanager
+def database_faults() -> Iterator[None]:
+    """Say plainly what an operator can put right."""
+    try:
+        yield
+    except (FreeholdError, Refused):
+        raise
+    except Exception as error:
+        message = database_fault(error)
+        if message is None:
+            raise
+        # Not `from`: what SQLAlchemy says may hold the statement and its values.
+        raise FreeholdError(message) from None
+
+
+def database_fault(error: BaseException) -> str | None:
+    """What to do about a fault on the way to PostgreSQL; None for any other error."""
     import asyncpg
 
     from server.outages import is_away
 
-    try:
-        return asyncio.run(coroutine)
-    except asyncpg.InvalidAuthorizationSpecificationError as error:
-        raise FreeholdError(f"PostgreSQL refuses the role or the password of the URL: {error}") from error
-    except Exception as error:
-        if isinstance(error, FreeholdError | Refused) or not is_away(error):
-            raise
-        raise FreeholdError(f"PostgreSQL does not answer: {error}. Check the URL, and that it runs.") from error
+    meanings = {
+        asyncpg.InvalidAuthorizationSpecificationError: "PostgreSQL refuses the role or the password of the URL",
+        asyncpg.InvalidCatalogNameError: "PostgreSQL has no database of the URL's name",
+        asyncpg.UndefinedTableError: "the database has no tables, or old ones; run `freehold migrate` first",
+        asyncpg.UndefinedColumnError: "the database has old tables; run `freehold migrate` first",
+        asyncpg.LockNotAvailableError: "a table is in use for longer than 10 seconds; try again when it is quieter",
+    }
+    cause: BaseException | None = error
+    while cause is not None:
+        for kind, meaning in meanings.items():
+            if isinstance(cause, kind):
+                return f"{meaning} ({cause})"
+        cause = cause.__cause__
+    return f"PostgreSQL does not answer: {error}. Check the URL, and that it runs." if is_away(error) else None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,7 +114,7 @@ def up(data_dir: Path, port: int, as_json: bool) -> None:
 def demo(as_json: bool) -> None:
     """Create an account in a new tenancy and follow its hardening, on a throwaway data directory."""
     from server.demo import run_demo
-    from server.embedded.installation import installation
+    from server.embedded.installation import installation, until_stopped
 
     async def show() -> bool:
         with tempfile.TemporaryDirectory(prefix="freehold-demo-") as directory:
@@ -98,7 +126,10 @@ def demo(as_json: bool) -> None:
         click.echo(
             "Starting PostgreSQL, Valkey, the AWS simulator, a server and a worker on a throwaway data directory."
         )
-    if not asyncio.run(show()):
+    active = asyncio.run(until_stopped(show()))
+    if active is None:
+        sys.exit(130)
+    if not active:
         raise FreeholdError("the account did not become ACTIVE; the events above say where it stopped")
 
 
@@ -120,7 +151,8 @@ def worker(check: bool) -> None:
             raise FreeholdError("no worker on this machine has spoken to PostgreSQL in the last 30 seconds")
         return
     # The server never imports the workers: only this command, when it is asked to become one.
-    importlib.import_module("workers.main").run(settings)
+    with database_faults():
+        importlib.import_module("workers.main").run(settings)
 
 
 @commands.command()

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from gql import Client, GraphQLRequest, gql
-from gql.transport.exceptions import TransportConnectionFailed
+from gql.transport.exceptions import TransportConnectionFailed, TransportError
 from gql.transport.httpx import HTTPXAsyncTransport
 from gql.transport.websockets import WebsocketsTransport
 from rich.console import Console
@@ -63,6 +63,7 @@ FOLLOW = gql(
 
 ACTIVE, ERROR = "ACTIVE", "ERROR"
 RECONNECT_SECONDS = 0.5
+LONGEST_SECONDS = 300
 Event = dict[str, Any]
 
 
@@ -73,6 +74,7 @@ class Followed:
     id: str
     name: str
     status: str = ""
+    setup_status: str = ""
     aws_account_id: str | None = None
     stages: dict[str, Event] = field(default_factory=dict)
     sequence: int = 0
@@ -84,9 +86,15 @@ class Followed:
             )
         self.sequence = event["sequence"]
         self.status = event["account"]["status"]
+        self.setup_status = event["setup"]["status"]
         self.aws_account_id = event["account"]["awsAccountId"]
         if event["stage"] is not None:
             self.stages[event["stage"]["name"]] = event["stage"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the setup has ended. The account's status does not tell: it is ACTIVE during later setups."""
+        return self.setup_status in ("COMPLETED", "FAILED")
 
     @property
     def failure(self) -> str | None:
@@ -150,9 +158,10 @@ class Screen:
     def summary(self, result: dict[str, Any]) -> None:
         account = result["account"]
         self.console.print(
-            f"\n{account['name']} is {account['status']} as AWS account {account['awsAccountId']}: "
-            f"{len(result['stages'])} stages in {result['setupSeconds']:.1f} s, "
-            f"{result['seconds']:.1f} s with the tenancy's foundation."
+            f"\n{account['name']} is {account['status']} as AWS account {account['awsAccountId']}.\n"
+            f"{len(result['stages'])} stages in {result['setupSeconds']:.1f} s; "
+            f"{result['seconds']:.1f} s with the tenancy's foundation.\n"
+            "Nothing of this is kept. `freehold up` runs an installation that stays."
         )
 
 
@@ -189,38 +198,49 @@ class Lines:
 
 
 async def run_demo(url: str, token: str, *, as_json: bool) -> bool:
-    """Create an account and follow it, and the foundation accounts before it, until each is ACTIVE or has failed.
+    """Create an account and follow it, and the foundation accounts before it, until all are ACTIVE.
 
     `url` is the server's, without a path. Returns whether the new account is ACTIVE; raises FreeholdError, which says
-    what happened, when a setup failed.
+    what happened, as soon as a setup has failed or when the whole takes longer than `LONGEST_SECONDS`.
     """
-    started = time.monotonic()
-    api = Api(url, token)
     screen: Screen | Lines = Lines() if as_json else Screen()
-    with screen:
-        nodes = (await api.execute(FOUNDATION))["accounts"]["nodes"]
-        foundation = [asyncio.create_task(follow(api, Followed(**node), screen)) for node in nodes]
+    try:
+        with screen:
+            async with asyncio.timeout(LONGEST_SECONDS):
+                result = await create_and_follow(Api(url, token), screen)
+    except TimeoutError:
+        raise FreeholdError(f"the account was not ACTIVE within {LONGEST_SECONDS} seconds") from None
+    except TransportError as error:
+        raise FreeholdError(f"the API at {url} refused or failed: {error}") from error
+    screen.summary(result)
+    return bool(result["account"]["status"] == ACTIVE)
+
+
+async def create_and_follow(api: "Api", screen: "Screen | Lines") -> dict[str, Any]:
+    """The summary of the demo once every account is ACTIVE; raises FreeholdError with the first setup that fails."""
+    started = time.monotonic()
+    nodes = (await api.execute(FOUNDATION))["accounts"]["nodes"]
+    foundation = [asyncio.create_task(follow(api, Followed(**node), screen)) for node in nodes]
+    try:
+        ended: list[float] = []
         created = await create(api)
         requested = time.monotonic()
-        await follow(api, created, screen)
-        ended = time.monotonic()
-        followed = [*await asyncio.gather(*foundation), created]
-    screen.summary(
-        {
-            "account": created.summary(),
-            "accounts": [each.summary() for each in followed],
-            "stages": [
-                {"name": name, "status": stage["status"], "attempts": stage["attempts"], "seconds": seconds(stage)}
-                for name, stage in created.stages.items()
-            ],
-            "setupSeconds": round(ended - requested, 3),
-            "seconds": round(time.monotonic() - started, 3),
-        }
-    )
-    failures = [each.failure for each in followed if each.failure is not None]
-    if failures:
-        raise FreeholdError("\n".join(failures))
-    return created.status == ACTIVE
+        following = asyncio.create_task(follow(api, created, screen))
+        following.add_done_callback(lambda _: ended.append(time.monotonic()))
+        followed = await asyncio.gather(*foundation, following)
+    finally:
+        for task in foundation:
+            task.cancel()
+    return {
+        "account": created.summary(),
+        "accounts": [each.summary() for each in followed],
+        "stages": [
+            {"name": name, "status": stage["status"], "attempts": stage["attempts"], "seconds": seconds(stage)}
+            for name, stage in created.stages.items()
+        ],
+        "setupSeconds": round(ended[0] - requested, 3),
+        "seconds": round(time.monotonic() - started, 3),
+    }
 
 
 class Api:
@@ -246,8 +266,11 @@ class Api:
 
 
 async def follow(api: Api, account: Followed, screen: "Screen | Lines") -> Followed:
-    """Follow the account's setup to its end; after a broken connection, from the event behind the last one seen."""
-    while account.status not in (ACTIVE, ERROR):
+    """Follow the account's setup to its end; after a broken connection, from the event behind the last one seen.
+
+    Raises FreeholdError when a stage fails.
+    """
+    while True:
         try:
             subscription = api.subscribe(FOLLOW, account=account.id, after=account.sequence)
             async with aclosing(subscription) as results:
@@ -255,11 +278,12 @@ async def follow(api: Api, account: Followed, screen: "Screen | Lines") -> Follo
                     event = result["accountSetup"]
                     account.take(event)
                     screen.show(account, event)
-                    if account.status in (ACTIVE, ERROR):
-                        break
+                    if account.failure is not None:
+                        raise FreeholdError(account.failure)
+                    if account.finished:
+                        return account
         except TransportConnectionFailed:
             await asyncio.sleep(RECONNECT_SECONDS)
-    return account
 
 
 async def create(api: Api) -> Followed:

@@ -1,13 +1,18 @@
 """Bring the database to the newest revision: safe to run from many processes at once, and to repeat."""
 
+import base64
+import hashlib
+import hmac
 import logging
+import secrets
+import unicodedata
 from importlib.resources import files
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.config import Settings
@@ -18,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # Any number that nothing else in the database uses: only one process migrates at a time.
 MIGRATION_LOCK = 0x66726565
+SCRAM_ITERATIONS = 4096
 ROLES = {"freehold_app": "database_url", "freehold_worker": "worker_database_url"}
 
 
@@ -73,16 +79,26 @@ async def _ensure_role(connection: AsyncConnection, role: str, settings: Setting
         )
     try:
         async with connection.begin_nested():
-            # CREATE ROLE takes no parameters; PostgreSQL itself quotes the password.
-            statement = await connection.scalar(
-                text("SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', CAST(:role AS text), CAST(:password AS text))"),
-                {"role": role, "password": str(password)},
-            )
-            await connection.exec_driver_sql(str(statement))
-    except (IntegrityError, ProgrammingError) as error:
+            # CREATE ROLE takes no parameters. What it is given here may be logged: nobody can sign in with it.
+            await connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD '{scram_verifier(str(password))}'")
+    except DBAPIError:
         # Roles belong to the whole cluster: a migration of another database may just have made it.
         if await connection.scalar(exists, {"role": role}) is None:
             raise FreeholdError(
                 f"PostgreSQL has no role {role} and the owner may not create it. "
                 f"Have an administrator run: CREATE ROLE {role} LOGIN PASSWORD '...'"
-            ) from error
+            ) from None
+
+
+def scram_verifier(password: str) -> str:
+    """What PostgreSQL keeps of a password, made here so that the password itself never reaches PostgreSQL.
+
+    RFC 5803 section 3 is the form, RFC 5802 section 3 the keys in it.
+    """
+    salt = secrets.token_bytes(16)
+    normal = unicodedata.normalize("NFKC", password).encode()
+    salted = hashlib.pbkdf2_hmac("sha256", normal, salt, SCRAM_ITERATIONS)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    kept, stored_key, server_key = (base64.b64encode(each).decode() for each in (salt, stored, server))
+    return f"SCRAM-SHA-256${SCRAM_ITERATIONS}:{kept}${stored_key}:{server_key}"

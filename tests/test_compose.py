@@ -1,5 +1,7 @@
 """compose.yaml is a Compose file, and names settings and commands that exist."""
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,17 +42,42 @@ def test_it_has_every_part(compose: dict[str, Any]) -> None:
         assert services[name]["healthcheck"]["test"], name
 
 
-def test_every_setting_it_names_is_accepted(compose: dict[str, Any]) -> None:
-    for name, service in compose["services"].items():
-        environment = {
-            key: value for key, value in service.get("environment", {}).items() if key.startswith("FREEHOLD_")
+def interpolated(value: str, environment: dict[str, str]) -> str:
+    """The value as Compose passes it on: `${NAME-default}` and `${NAME:-default}`."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, colon, default = match.groups()
+        found = environment.get(name)
+        return default if found is None or (colon and not found) else found
+
+    return re.sub(r"\$\{(\w+)(:?)-([^}]*)\}", replace, value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "endpoint"),
+    [({}, "http://simulator:4566"), ({"FREEHOLD_AWS_MODE": "real", "FREEHOLD_AWS_ENDPOINT_URL": ""}, None)],
+    ids=["simulator", "real"],
+)
+def test_every_setting_it_names_is_accepted(
+    compose: dict[str, Any], environment: dict[str, str], endpoint: str | None
+) -> None:
+    for name in ("migrate", "server", "worker", "cli"):
+        passed = {
+            key: interpolated(value, environment) for key, value in compose["services"][name]["environment"].items()
         }
-        # The one interpolated value that is not a password.
-        environment = {
-            key: value.replace("${FREEHOLD_AWS_MODE:-simulator}", "simulator") for key, value in environment.items()
-        }
-        Settings.from_environment(environment)
-        assert name in ("postgres", "valkey", "simulator") or environment, name
+        assert Settings.from_environment(passed).aws_endpoint_url == endpoint, name
+
+
+def test_the_commands_of_its_header_are_complete() -> None:
+    header = FILE.read_text().split("name: freehold")[0].replace("\\\n#", "")
+    found = re.findall(r"cli freehold (.+)", header)
+    assert len(found) == 2
+    for line in found:
+        # Parses the words, down to required options, without running anything.
+        group, *words = shlex.split(line)
+        sub = commands.commands[group]
+        assert isinstance(sub, click.Group)
+        sub.commands[words[0]].make_context(words[0], words[1:])
 
 
 def test_every_command_it_runs_exists(compose: dict[str, Any]) -> None:

@@ -68,13 +68,18 @@ async def test_up_keeps_accounts_over_kills_and_stops(tmp_path: Path) -> None:
         await in_aws_alone(second, shown, "Kept")
         assert second.description["token"] == first.description["token"]
         assert await second.stop(signal.SIGINT) == 0
+    for log in (tmp_path / "data" / "logs").iterdir():
+        assert "Traceback" not in log.read_text(), log
 
 
 async def test_a_second_up_on_the_same_data_is_refused_and_so_is_a_taken_port(tmp_path: Path) -> None:
+    (tmp_path / "not ours").mkdir()
+    (tmp_path / "not ours" / "file").touch()
     async with up(tmp_path / "data") as running:
         port = int(running.url.rsplit(":", 1)[1])
         for directory, its_port, expected in (
             ("data", free_port(), f"The data directory {tmp_path / 'data'} is in use by process"),
+            ("not ours", free_port(), f"{tmp_path / 'not ours'} is not empty and holds no data of Freehold"),
             ("other", port, f"port {port} on 127.0.0.1 is already in use by another process; choose another"),
         ):
             process = await asyncio.create_subprocess_exec(

@@ -92,7 +92,10 @@ async def add_account(
         tenancy_id=tenancy.id,
         account_type_id=account_type.id,
         name=name,
-        alias=alias or await derive_alias(session, tenancy.id, name, account_id),
+        # What the management account is called in AWS is not Freehold's to say.
+        alias=None
+        if role is AccountRole.MANAGEMENT
+        else alias or await derive_alias(session, tenancy.id, name, account_id),
         email=email or _email_from_template(tenancy.email_template, account_id),
         role=role,
         origin=origin,
@@ -129,6 +132,12 @@ async def change_account(
     ]
     if errors:
         raise Refused(*errors)
+    if account.role is AccountRole.MANAGEMENT and not (name is None and alias is None):
+        raise refuse(
+            UserErrorCode.PROTECTED,
+            "The management account keeps its name and alias: they are its owner's to change, in AWS.",
+            "alias" if name is None else "name",
+        )
     if account_type is not None and account_type.id != account.account_type_id:
         _check_type(account_type)
         if account.role is not AccountRole.MEMBER:
@@ -160,6 +169,9 @@ async def change_account(
 async def derive_alias(session: AsyncSession, tenancy_id: UUID, name: str, account_id: UUID) -> str:
     """An alias from a name by AWS's rules; with a suffix of the account's own id where the plain one does not serve."""
     stem = _alias_stem(name)
+    # Two names that make one alias, at once: the second waits here, and then sees the first.
+    lock = func.pg_advisory_xact_lock(func.hashtextextended(f"alias {tenancy_id} {stem}", 0))
+    await session.execute(select(lock))
     if not _alias_errors(stem) and not await _conflicts(session, tenancy_id, account_id, alias=stem):
         return stem
     return with_suffix(stem or "account", account_id.hex[-6:])

@@ -13,8 +13,8 @@ from server.account_types.models import AccountType
 from server.accounts import service as accounts
 from server.accounts.models import Account
 from server.accounts.service import Actor, TagValue
-from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, SetupKind
-from server.assurance.service import begin_setup, retry_setup, setup_in_progress
+from server.assurance.models import LIVE, CreateIntent, IntentState, SetupKind
+from server.assurance.service import begin_setup, lock_latest_setup, retry_setup, setup_in_progress
 from server.errors import UserError, UserErrorCode, refuse
 from server.tenancies.models import Tenancy
 
@@ -64,7 +64,7 @@ async def update_account(
     An account that AWS does not have yet only changes here: a retry of its setup creates it as it is then.
     Raises Refused, changing nothing: SETUP_IN_PROGRESS while a setup is live, unless tags are all that changes.
     """
-    live = await _lock_live_setup(session, account_id)
+    latest = await lock_latest_setup(session, tenancy_id, account_id)
     account = await _account(session, tenancy_id, account_id)
     account_type = None if account_type_id is None else await _account_type(session, tenancy_id, account_type_id)
     if email is not None:
@@ -72,7 +72,7 @@ async def update_account(
     if await accounts.change_account(
         session, account, name=name, alias=alias, email=email, account_type=account_type, tags=tags
     ):
-        if live:
+        if latest is not None and latest.status in LIVE:
             raise setup_in_progress(account)
         if account.aws_account_id is not None:
             await begin_setup(session, account, SetupKind.REASSURE)
@@ -86,12 +86,6 @@ async def retry_account_setup(
     account = await _account(session, tenancy_id, account_id, lock=False)
     await retry_setup(session, account, stage)
     return account.id
-
-
-async def _lock_live_setup(session: AsyncSession, account_id: UUID) -> bool:
-    """Lock the account's live setup, before the account itself: the order in which the workers lock them."""
-    live = select(Setup.id).where(Setup.account_id == account_id, Setup.status.in_(LIVE)).with_for_update()
-    return (await session.scalars(live)).first() is not None
 
 
 async def _check_email_open(session: AsyncSession, account: Account) -> None:

@@ -1,6 +1,6 @@
 """The rules of setups: how one begins, how its stages change, and the event that every change leaves.
 
-Every function works inside the caller's transaction. Locks are always taken in the order setup, account.
+Every function works inside the caller's transaction. Locks are always taken in the order setup, account, tenancy.
 """
 
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) 
 
     Raises Refused: SETUP_IN_PROGRESS while another is live, NOT_READY when no worker has ever declared its stages.
     """
-    live = select(Setup.id).where(Setup.account_id == account.id, Setup.status.in_(LIVE)).with_for_update()
-    if (await session.scalars(live)).first() is not None:
+    latest = await lock_latest_setup(session, account.tenancy_id, account.id)
+    if latest is not None and latest.status in LIVE:
         raise setup_in_progress(account)
     definitions = (
         await session.scalars(
@@ -211,20 +211,25 @@ async def wait_stage(
     return due
 
 
-async def retry_setup(session: AsyncSession, account: Account, stage_name: str | None = None) -> Setup:
-    """Retry the failed stages of the account's latest setup, or the one named; stages that completed stay so.
-
-    Raises Refused: SETUP_IN_PROGRESS, NOTHING_TO_RETRY, or NOT_FOUND for a stage that the setup does not have.
-    """
-    setup = (
+async def lock_latest_setup(session: AsyncSession, tenancy_id: UUID, account_id: UUID) -> Setup | None:
+    """The account's latest setup, locked; whoever changes the account or its setup takes this lock first."""
+    return (
         await session.scalars(
             select(Setup)
-            .where(Setup.account_id == account.id)
+            .where(Setup.tenancy_id == tenancy_id, Setup.account_id == account_id)
             .order_by(Setup.requested_at.desc(), Setup.id.desc())
             .limit(1)
             .with_for_update()
         )
     ).one_or_none()
+
+
+async def retry_setup(session: AsyncSession, account: Account, stage_name: str | None = None) -> Setup:
+    """Retry the failed stages of the account's latest setup, or the one named; stages that completed stay so.
+
+    Raises Refused: SETUP_IN_PROGRESS, NOTHING_TO_RETRY, or NOT_FOUND for a stage that the setup does not have.
+    """
+    setup = await lock_latest_setup(session, account.tenancy_id, account.id)
     if setup is not None and setup.status in LIVE:
         raise setup_in_progress(account)
     stages = {} if setup is None else await _stages(session, setup.id)

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 # Longer than the longest grace a guard gives its child.
 PREDECESSOR_SECONDS = 40.0
 
+# Every data directory of Freehold holds this file, and nothing else does.
+LOCK = "lock"
+
 
 def prepare(directory: Path) -> Path:
     """Create the data directory, closed to others, or take one that exists as it is; its absolute path."""
@@ -35,6 +38,10 @@ def prepare(directory: Path) -> Path:
         raise EmbeddedError(f"{directory} is not a directory; choose another with --data-dir.") from None
     except OSError as error:
         raise EmbeddedError(f"Cannot create the data directory {directory}: {error.strerror}.") from error
+    if not (directory / LOCK).exists() and any(directory.iterdir()):
+        raise EmbeddedError(
+            f"{directory} is not empty and holds no data of Freehold; choose an empty or new directory with --data-dir."
+        )
     return directory
 
 
@@ -46,7 +53,7 @@ async def held(directory: Path) -> AsyncIterator[int]:
     stopped by their guards, waits for those.
     """
     with contextlib.ExitStack() as files:
-        lock = _open(directory / "lock")
+        lock = _open(directory / LOCK)
         files.callback(os.close, lock)
         if not _try_lock(lock):
             raise DirectoryInUseError(directory, os.pread(lock, 32, 0).decode().strip() or "unknown")

@@ -80,28 +80,33 @@ async def installation(data_dir: Path, port: int | None) -> AsyncIterator[Instal
         yield Installation(f"http://{settings.host}:{port}", token, services)
 
 
-async def serve_until_stopped(data_dir: Path, port: int, *, as_json: bool) -> None:
-    """Run an installation until SIGINT or SIGTERM, and say on stdout how to use it."""
+async def until_stopped(work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, or None when SIGINT or SIGTERM came first; then it was cancelled and has cleaned up."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    starting = asyncio.create_task(_serve(data_dir, port, stopped, as_json=as_json))
-    stopping = asyncio.create_task(stopped.wait())
-    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stopped.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if not starting.done():
-        # Stopped: cancelling leaves the contexts in order, whether everything had started or not.
-        starting.cancel()
-    await asyncio.gather(starting, return_exceptions=True)
-    if not starting.cancelled():
-        starting.result()
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    return None if working.cancelled() else working.result()
 
 
-async def _serve(data_dir: Path, port: int, stopped: asyncio.Event, *, as_json: bool) -> None:
+async def serve_until_stopped(data_dir: Path, port: int, *, as_json: bool) -> None:
+    """Run an installation until SIGINT or SIGTERM, and say on stdout how to use it."""
+    await until_stopped(_serve(data_dir, port, as_json=as_json))
+    if not as_json:
+        print(f"Stopped. The data is kept in {data_dir}.")  # noqa: T201
+
+
+async def _serve(data_dir: Path, port: int, *, as_json: bool) -> None:
     async with installation(data_dir, port) as running:
         show(running, as_json=as_json)
-        await running.while_up(stopped.wait())
+        await running.services.wait()
 
 
 def show(running: Installation, *, as_json: bool) -> None:
@@ -114,6 +119,9 @@ def show(running: Installation, *, as_json: bool) -> None:
         f'Its headers:          {{"Authorization": "Bearer {running.token}"}}',
         f"AWS simulator:        {description['awsEndpoint']}",
         f"Data, kept:           {description['dataDir']}",
+        f"Logs:                 {description['dataDir']}/logs",
+        "For `freehold token` and `freehold tenancy` in another terminal:",
+        f"    export FREEHOLD_WORKER_DATABASE_URL='{description['databaseUrl']}'",
         "Ctrl-C stops all of it.",
     )
     print("\n".join(lines), flush=True)  # noqa: T201

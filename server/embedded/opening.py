@@ -11,7 +11,9 @@ import asyncpg
 import httpx
 
 from server.config import Settings
+from server.database import create_engine
 from server.embedded.directory import write_private
+from server.identity.service import authenticate
 from server.migrate import migrate
 from server.operations import issue_token, open_tenancy
 
@@ -63,13 +65,21 @@ async def ensure_tenancy(settings: Settings) -> None:
 
 
 async def ensure_token(settings: Settings, path: Path) -> str:
-    """The token kept in the data directory; a new one when there is none."""
+    """The token kept in the data directory; a new one when there is none, or it is revoked."""
     kept = read_secret(path)
-    if kept is not None:
+    if kept is not None and await signs_in(settings, kept):
         return kept
     secret = await issue_token(settings, TENANCY, f"up-{secrets.token_hex(4)}", "ADMIN")
     write_private(path, secret + "\n")
     return secret
+
+
+async def signs_in(settings: Settings, secret: str) -> bool:
+    engine = create_engine(settings.require("database_url"), pool_size=1)
+    try:
+        return await authenticate(engine, secret) is not None
+    finally:
+        await engine.dispose()
 
 
 def read_secret(path: Path) -> str | None:

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.config import PREFIX, Settings
 from server.identity.service import authenticate
+from server.migrate import scram_verifier
 from tests.running import CLEAN, FREEHOLD
 from tests.server.fixtures import engine, settings, worker_engine
 from workers.assurance.stages import STAGES
@@ -104,18 +106,56 @@ async def test_no_worker_is_said_to_be_at_work_when_there_is_none(run: Run) -> N
     )
 
 
-async def test_an_unreachable_database_is_said_plainly() -> None:
+@pytest.mark.parametrize("command", [("token", "list", "--tenancy", "x"), ("worker",)], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"host": "127.0.0.1:1"}, "PostgreSQL does not answer"),
+        ({"password": "wrong"}, "PostgreSQL refuses the role or the password of the URL"),
+        ({"path": "/nowhere"}, "PostgreSQL has no database of the URL's name"),
+        ({"path": "/postgres"}, "run `freehold migrate` first"),
+    ],
+    ids=["away", "password", "database", "tables"],
+)
+async def test_a_fault_on_the_way_to_the_database_is_said_plainly(
+    settings: Settings, command: tuple[str, ...], change: dict[str, str], expected: str
+) -> None:
+    if command == ("worker",) and "host" in change:
+        pytest.skip("a worker waits for a database that is away")
+    url = urlsplit(settings.require("worker_database_url"))
+    password, host = change.get("password", url.password), change.get("host", f"{url.hostname}:{url.port}")
+    wrong = url._replace(netloc=f"{url.username}:{password}@{host}", path=change.get("path", url.path))
     process = await asyncio.create_subprocess_exec(
-        *(*FREEHOLD, "migrate"),
+        *(*FREEHOLD, *command),
         env={
-            **os.environ,
-            "FREEHOLD_OWNER_DATABASE_URL": "postgresql://o:secret@127.0.0.1:1/f",
-            "FREEHOLD_DATABASE_URL": "postgresql://freehold_app:a@127.0.0.1:1/f",
-            "FREEHOLD_WORKER_DATABASE_URL": "postgresql://freehold_worker:a@127.0.0.1:1/f",
+            **CLEAN,
+            "FREEHOLD_WORKER_DATABASE_URL": urlunsplit(wrong),
+            "FREEHOLD_REDIS_URL": settings.require("redis_url"),
+            "FREEHOLD_AWS_ENDPOINT_URL": settings.require("aws_endpoint_url"),
         },
         stderr=asyncio.subprocess.PIPE,
     )
-    _, errors = await process.communicate()
+    _, told = await process.communicate()
+    errors = told.decode()
     assert process.returncode == 1
-    assert errors.decode().startswith("freehold: PostgreSQL does not answer")
-    assert "secret" not in errors.decode()
+    assert errors.startswith("freehold: ")
+    assert expected in errors
+    assert "Traceback" not in errors
+    assert str(url.password) not in errors
+
+
+async def test_a_role_made_from_a_verifier_signs_in_with_its_password(settings: Settings) -> None:
+    owner = await asyncpg.connect(settings.require("owner_database_url"))
+    url = urlsplit(settings.require("owner_database_url"))
+    role, password = f"verified_{uuid4().hex}", "correct horse é battery"
+    try:
+        await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{scram_verifier(password)}'")
+        connection = await asyncpg.connect(
+            host=url.hostname, port=url.port, user=role, password=password, database="postgres"
+        )
+        await connection.close()
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(host=url.hostname, port=url.port, user=role, password="wrong", database="postgres")
+    finally:
+        await owner.execute(f"DROP ROLE IF EXISTS {role}")
+        await owner.close()

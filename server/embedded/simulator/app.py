@@ -65,7 +65,8 @@ class Simulator:
     def warm_up(self) -> None:
         """Load what takes long and is certain to be asked for, before it is."""
         with self._lock:
-            self._moto.get_application({"HTTP_AUTHORIZATION": "Credential=x/x/us-east-1/ec2/x", "PATH_INFO": "/"})
+            signed = "AWS4-HMAC-SHA256 Credential=warm/20000101/us-east-1/ec2/aws4_request"
+            self._moto.get_application({"HTTP_AUTHORIZATION": signed, "PATH_INFO": "/"})
 
     def _answer(self, environment: "WSGIEnvironment", call: Call) -> Answer:
         with self._lock:
