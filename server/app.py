@@ -24,7 +24,7 @@ from server.graphql.schema import Schema
 from server.identity.service import Authenticator
 from server.loops import stop
 from server.outages import Outage
-from server.planner.reader import Reader
+from server.planner.reader import COMMAND_SECONDS, Reader
 from server.relay import connect, relay
 from server.schema import schema as the_schema
 from server.serving import create_server
@@ -41,9 +41,9 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> Starlette:
     Raises ConfigurationError when `database_url` or `redis_url` is not set.
     """
     database_url = settings.require("database_url")
-    engine = create_engine(database_url)
+    engine = create_engine(database_url, command_seconds=COMMAND_SECONDS)
     queue = connect(settings.require("redis_url"))
-    reader = Reader(database_url)
+    reader = Reader(database_url, command_seconds=COMMAND_SECONDS)
     hub = Hub(database_url)
     authenticator = Authenticator(engine)
     reading = asyncio.Event()

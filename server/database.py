@@ -56,10 +56,13 @@ def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-def create_engine(url: str, *, pool_size: int = 10, name: str = "freehold") -> AsyncEngine:
+def create_engine(
+    url: str, *, pool_size: int = 10, name: str = "freehold", command_seconds: float | None = None
+) -> AsyncEngine:
     """An engine for a `postgresql://` URL; `name` shows in pg_stat_activity.
 
-    Connections are tested before use, as PostgreSQL may have restarted.
+    Connections are tested before use, as PostgreSQL may have restarted. A statement without an answer after
+    `command_seconds` raises TimeoutError; None waits for ever, as a migration may have to.
     """
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
@@ -67,7 +70,7 @@ def create_engine(url: str, *, pool_size: int = 10, name: str = "freehold") -> A
         max_overflow=0,
         pool_pre_ping=True,
         pool_timeout=10,
-        connect_args={"timeout": 5, "server_settings": {"application_name": name}},
+        connect_args={"timeout": 5, "command_timeout": command_seconds, "server_settings": {"application_name": name}},
     )
 
 

@@ -66,11 +66,15 @@ class Executor:
             lease.wanted_back = self._closing
             self._spawn(self._work(lease))
 
-    async def close(self) -> None:
-        """Claim nothing more, let setups come to the end of their stage, and give back the leases of the rest."""
+    def wind_down(self) -> None:
+        """Claim nothing more; what runs stops at the end of its stage."""
         self._closing = True
         for lease in self._leases:
             lease.wanted_back = True
+
+    async def close(self) -> None:
+        """Wind down, and after some seconds stop the rest; every lease is given back."""
+        self.wind_down()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FINISH_SECONDS)
         for task in self._tasks:

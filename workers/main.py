@@ -98,6 +98,7 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
                 yield resources
             finally:
                 # First the source of new work, then the work; the relay still sends what is given back.
+                executor.wind_down()
                 await stop(loops[0])
                 await executor.close()
                 wake.set()
@@ -160,12 +161,16 @@ async def take_jobs(queue: ArqRedis, resources: jobs.Resources) -> None:
 
 async def _finish_jobs(worker: Worker) -> None:
     """Let arq's jobs end, which takes them moments. (`Worker.close` would close the connections of the relay too.)"""
-    if worker.tasks:
-        _, unfinished = await asyncio.wait(worker.tasks.values(), timeout=JOB_END_SECONDS)
-        for task in unfinished:
+    tasks = [*worker.tasks.values()]
+    if not tasks:
+        return
+    try:
+        await asyncio.wait(tasks, timeout=JOB_END_SECONDS)
+    finally:
+        for task in tasks:
             task.cancel()
         # What went wrong in a job is logged by arq, and a job is only a wake-up.
-        await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 if __name__ == "__main__":

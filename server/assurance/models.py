@@ -153,14 +153,21 @@ class CreateIntent(Base):
     __table_args__ = (
         one_of("state", IntentState),
         ForeignKeyConstraint(["tenancy_id", "account_id"], ["account.tenancy_id", "account.id"]),
-        # An unknown outcome is looked up by e-mail in ListAccounts and by name in ListCreateAccountStatus.
-        Index("uq_create_intent_email", "tenancy_id", text("lower(email)"), unique=True),
+        # An unknown outcome is looked up by e-mail in ListAccounts and by name in ListCreateAccountStatus. What AWS has
+        # refused holds no account, so it holds no name or e-mail back from other accounts either.
+        Index(
+            "uq_create_intent_email",
+            "tenancy_id",
+            text("lower(email)"),
+            unique=True,
+            postgresql_where=text("state <> 'FAILED'"),
+        ),
         Index(
             "uq_create_intent_account_name",
             "tenancy_id",
             "account_name",
             unique=True,
-            postgresql_where=text("state <> 'DONE'"),
+            postgresql_where=text("state NOT IN ('DONE', 'FAILED')"),
         ),
     )
 
@@ -171,4 +178,6 @@ class CreateIntent(Base):
     state: Mapped[IntentState] = mapped_column(EnumText(IntentState), default=IntentState.INTENT)
     calls: Mapped[int] = mapped_column(server_default=text("0"), default=0)
     called_at: Mapped[datetime | None]
+    # The request of the last call, once it is known, and those whose outcome was known before: AWS keeps listing them.
     request_id: Mapped[str | None]
+    past_requests: Mapped[list[str]] = mapped_column(ARRAY(Text()), server_default=text("'{}'"), default=list)

@@ -44,9 +44,11 @@ async def _existing_account(info: Info[Context, None], account_id: str, after: i
         raise coded(ErrorCode.VALIDATION, str(error)) from None
     tenancy_id = info.context.viewer.tenancy_id
     async with transaction(info.context.engine, tenancy_id) as session:
-        found = await session.scalar(select(Account.id).where(Account.tenancy_id == tenancy_id, Account.id == key))
-    if found is None:
+        last = await session.scalar(select(Account.last_seq).where(Account.tenancy_id == tenancy_id, Account.id == key))
+    if last is None:
         raise coded(ErrorCode.NOT_FOUND, "There is no account with this id.")
+    if after > last:
+        raise coded(ErrorCode.VALIDATION, f"`after` is {after}, but the last event of this account is number {last}.")
     return key
 
 

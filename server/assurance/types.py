@@ -84,14 +84,23 @@ class AccountSetup(Node):
     finished_at: datetime | None
 
 
-@strawberry.type(description="One change of a setup, with everything as it was then.")
+@strawberry.type(
+    description=(
+        "One change of a setup. The own fields of `account`, `setup` and `stage` are as they were right after it;"
+        " what is reached through them, such as `setup.stages` or `account.setup`, is as it is now."
+    )
+)
 @table(models.Event)
 class SetupEvent:
     sequence: int = strawberry.field(description="1, 2, 3... for each account, without a gap.")
     at: datetime
-    account: Account = snapshot("account")
-    setup: AccountSetup = snapshot("setup")
-    stage: SetupStage | None = snapshot("stage", description="The stage that changed; null when only the setup did.")
+    account: Account = snapshot(
+        "account", description="As it was; its `accountType`, `tags`, `setup` and `setups` are those of now."
+    )
+    setup: AccountSetup = snapshot("setup", description="As it was; its `account` and `stages` are those of now.")
+    stage: SetupStage | None = snapshot(
+        "stage", description="The stage that changed, as it was; null when only the setup did."
+    )
 
 
 @strawberry.type(description="A stage as the workers of this installation would run it.")

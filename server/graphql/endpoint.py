@@ -1,7 +1,6 @@
 """The GraphQL endpoint: HTTP, WebSocket and the page for people, over any schema.
 
-Who asks is decided by `authenticate`, what resolvers get by `context_for`; `planned` may answer an operation without
-the executor. Nothing here knows a domain.
+Who asks is decided by `authenticate`, what resolvers get by `context_for`. Nothing here knows a domain.
 """
 
 import base64
@@ -27,13 +26,11 @@ from strawberry.types.unset import UNSET, UnsetType
 from server.context import Context, Viewer
 from server.graphql.errors import ErrorCode, describe_fault
 from server.graphql.request import BadRequest, Operation, bearer_token, decode_json, read_operation
-from server.graphql.response import executed_response, planned_response, refusal
+from server.graphql.response import executed_response, refusal
 from server.graphql.schema import Schema
 from server.graphql.websocket import Adapter, Connection, Handler
 
 Authenticate: TypeAlias = Callable[[str], Awaitable[Viewer | None]]
-# The operation's `data` as JSON, or None for one that the executor has to run.
-Planned: TypeAlias = Callable[[Operation, Context], Awaitable[bytes | None]]
 
 INIT_TIMEOUT = timedelta(seconds=10)
 SUBSCRIPTIONS_PER_CONNECTION = 100
@@ -53,7 +50,6 @@ class Endpoint(GraphQL[Any, None]):
         authenticate: Authenticate,
         context_for: Callable[[Viewer], Context],
         *,
-        planned: Planned | None = None,
         allowed_origins: Sequence[str] = (),
         init_timeout: timedelta = INIT_TIMEOUT,
         seconds_between_token_checks: float = SECONDS_BETWEEN_TOKEN_CHECKS,
@@ -69,7 +65,6 @@ class Endpoint(GraphQL[Any, None]):
         self.seconds_between_token_checks = seconds_between_token_checks
         self._authenticate = authenticate
         self._context_for = context_for
-        self._planned = planned
         self._page = get_graphql_ide_html("graphiql")
         self._page_headers = _page_headers(self._page)
 
@@ -107,11 +102,7 @@ class Endpoint(GraphQL[Any, None]):
                 {"www-authenticate": "Bearer"},
             )
         operation = await read_operation(request)
-        context = self._context_for(viewer)
-        data = None if self._planned is None else await self._planned(operation, context)
-        if data is not None:
-            return planned_response(data, accept)
-        return await self._execute(operation, context, accept)
+        return await self._execute(operation, self._context_for(viewer), accept)
 
     async def _execute(self, operation: Operation, context: Context, accept: str | None) -> Response:
         try:

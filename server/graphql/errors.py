@@ -82,10 +82,11 @@ def presentable(found: Sequence[GraphQLError] | None) -> list[GraphQLError] | No
 
 def _presentable(error: GraphQLError) -> GraphQLError:
     fault = error.original_error
-    if fault is None or isinstance(fault, GraphQLError):
-        return error
-    if error.path is None and error.nodes and isinstance(fault, ValueError | TypeError):
-        # A custom scalar refused a value, in its own words.
+    # A custom scalar refuses a value in its own words.
+    is_scalars = error.path is None and error.nodes and isinstance(fault, ValueError | TypeError)
+    if fault is None or isinstance(fault, GraphQLError) or is_scalars:
+        # What has no code comes from parsing, validation or the variables.
+        error.extensions = {"code": ErrorCode.VALIDATION.value, **(error.extensions or {})}
         return error
     code, message = describe_fault(fault)
     return GraphQLError(

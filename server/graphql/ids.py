@@ -26,15 +26,19 @@ def encode(prefix: str, key: UUID) -> str:
 
 def parse(id_: str) -> tuple[str, UUID]:
     """The prefix and the UUID of an id of any type; raises InvalidId."""
-    match = _FORM.fullmatch(id_)
-    if match is None or match[1] not in PREFIXES:
-        raise InvalidId(f"{id_[:60]!r} is not an id; ids look like acc_ and 32 hexadecimal digits.")
-    return match[1], UUID(match[2])
+    return _parse(id_, "ids look like acc_ and 32 hexadecimal digits")
 
 
 def decode(id_: str, prefix: str) -> UUID:
     """The UUID of an id of the one type; raises InvalidId."""
-    found, key = parse(id_)
+    found, key = _parse(id_, f"the id of {PREFIXES[prefix]} looks like {prefix}_ and 32 hexadecimal digits")
     if found != prefix:
         raise InvalidId(f"{id_!r} is the id of {PREFIXES[found]}, not of {PREFIXES[prefix]}.")
     return key
+
+
+def _parse(id_: str, form: str) -> tuple[str, UUID]:
+    match = _FORM.fullmatch(id_)
+    if match is None or match[1] not in PREFIXES:
+        raise InvalidId(f"{id_[:60]!r} is not an id; {form}.")
+    return match[1], UUID(match[2])

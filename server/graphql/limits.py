@@ -5,8 +5,11 @@ parsing, and the shape of the expanded document before validation. One walk with
 itself linear: fragments that spread one another twice double the document at every step.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import reduce
+from typing import Any
 
 from graphql import (
     DocumentNode,
@@ -14,35 +17,51 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    GraphQLField,
     GraphQLNamedType,
     GraphQLSchema,
     InlineFragmentNode,
     IntValueNode,
+    NullValueNode,
     OperationDefinitionNode,
+    OperationType,
     SelectionNode,
     SelectionSetNode,
+    ValueNode,
+    VariableNode,
     get_named_type,
+    get_nullable_type,
+    is_list_type,
     parse,
     specified_rules,
     validate,
 )
 from graphql.validation import MaxIntrospectionDepthRule
+from graphql.validation.rules.overlapping_fields_can_be_merged import MAX_COMPLEXITY_BUDGET
+from graphql.validation.validate import ValidationAbortedError
+from graphql.validation.validation_context import MAX_FRAGMENT_WORK
 from strawberry.extensions import SchemaExtension
 
+from server.planner.arguments import DEFAULT_PAGE, LARGEST_PAGE
+
 MAX_TOKENS = 3000
-DEFAULT_PAGE, LARGEST_PAGE = 50, 100
+# What a list without pages, such as the tags of an account, and a batch of a subscription's events count for.
+NOMINAL_LIST = 10
+MOST_ERRORS = 20
+# What a field of introspection counts for: it answers for all types at once.
+INTROSPECTION = 100
 RULES = (*specified_rules, MaxIntrospectionDepthRule)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of an operation with its fragments expanded. `rows` is how many its connections may return at most."""
+    """The size of a document, or of a part, with its fragments expanded. `cost` is how many values its answer may have at most."""
 
     depth: int = 0
     fields: int = 0
     aliases: int = 0
     directives: int = 0
-    rows: int = 0
+    cost: int = 0
 
     def beside(self, other: "Shape") -> "Shape":
         return Shape(
@@ -50,11 +69,15 @@ class Shape:
             self.fields + other.fields,
             self.aliases + other.aliases,
             self.directives + other.directives,
-            self.rows + other.rows,
+            self.cost + other.cost,
         )
 
+    def times(self, number: int) -> "Shape":
+        return replace(self, cost=self.cost * number)
 
-LIMITS = Shape(depth=20, fields=1000, aliases=50, directives=50, rows=200_000)
+
+# The event loop is blocked for as long as an answer is completed, which takes some 7 microseconds a value.
+LIMITS = Shape(depth=20, fields=1000, aliases=50, directives=50, cost=32_000)
 
 
 def parse_document(query: str) -> DocumentNode:
@@ -65,26 +88,38 @@ def parse_document(query: str) -> DocumentNode:
         raise GraphQLError("The document is nested too deeply.") from None
 
 
-def check_document(schema: GraphQLSchema, document: DocumentNode) -> list[GraphQLError]:
-    """Everything that is wrong with a parsed document; a valid one is safe to compile or to execute."""
+def check_document(
+    schema: GraphQLSchema, document: DocumentNode, variables: Mapping[str, Any] | None = None
+) -> list[GraphQLError]:
+    """Everything that is wrong with a parsed document; a valid one is safe to compile or to execute.
+
+    `variables` are the request's, as they came: they say how large pages are.
+    """
     try:
-        return check_shape(schema, document) or validate(schema, document, RULES)
+        wrong = check_shape(schema, document, variables)
+        return wrong or [_explained(error, document) for error in validate(schema, document, RULES, MOST_ERRORS)]
     except RecursionError:
         return [GraphQLError("The document is nested too deeply.")]
 
 
-def check_shape(schema: GraphQLSchema, document: DocumentNode, limits: Shape = LIMITS) -> list[GraphQLError]:
-    """An error for each limit that an operation of the document exceeds."""
-    walk = _Walk(schema, document)
+def check_shape(
+    schema: GraphQLSchema,
+    document: DocumentNode,
+    variables: Mapping[str, Any] | None = None,
+    limits: Shape = LIMITS,
+) -> list[GraphQLError]:
+    """An error for each limit that the operations of the document exceed together."""
+    walk = _Walk(schema, document, variables or {})
+    operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
+    shape = reduce(Shape.beside, map(walk.measure_operation, operations), Shape())
+    if unreached := walk.unreached():
+        return unreached
     errors = []
-    for operation in document.definitions:
-        if not isinstance(operation, OperationDefinitionNode):
-            continue
-        shape = walk.measure_operation(operation)
-        for limit in fields(Shape):
-            allowed = getattr(limits, limit.name)
-            if getattr(shape, limit.name) > allowed:
-                errors.append(GraphQLError(f"The operation is too large: more than {allowed} {limit.name}.", operation))
+    for limit in fields(Shape):
+        found, allowed = getattr(shape, limit.name), getattr(limits, limit.name)
+        if found > allowed:
+            message = f"The document is too large: its {limit.name} is {_number(found)}, the limit is {allowed}."
+            errors.append(GraphQLError(message, operations))
     return errors
 
 
@@ -110,24 +145,41 @@ class Limits(SchemaExtension):
         assert context.graphql_document is not None
         # `_schema` is how Strawberry's own extensions reach the schema of graphql-core. And Strawberry would run the
         # first of several operations when the request names none, where the specification wants an error.
-        context.pre_execution_errors = check_document(context.schema._schema, context.graphql_document) or (
-            check_choice(context.graphql_document, context._provided_operation_name)
-        )
+        context.pre_execution_errors = check_document(
+            context.schema._schema, context.graphql_document, context.variables
+        ) or check_choice(context.graphql_document, context._provided_operation_name)
         yield
 
 
 class _Walk:
-    def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
+    def __init__(self, schema: GraphQLSchema, document: DocumentNode, variables: Mapping[str, Any]) -> None:
         self._schema = schema
-        self._fragments = {
-            node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
-        }
+        self._definitions = [node for node in document.definitions if isinstance(node, FragmentDefinitionNode)]
+        self._fragments = {node.name.value: node for node in self._definitions}
         self._measured: dict[str, Shape] = {}
+        self._unknown: list[GraphQLError] = []
+        self._variables = variables
+        self._defaults: dict[str, ValueNode | None] = {}
 
     def measure_operation(self, operation: OperationDefinitionNode) -> Shape:
+        definitions = operation.variable_definitions or ()
+        # Operations that share a fragment share its measure, so a default of any of them counts.
+        self._defaults |= {each.variable.name.value: each.default_value for each in definitions if each.default_value}
         root = self._schema.get_root_type(operation.operation)
         own = Shape(directives=len(operation.directives or ()))
-        return own.beside(self._selections(operation.selection_set, root))
+        shape = own.beside(self._selections(operation.selection_set, root))
+        return shape.times(NOMINAL_LIST) if operation.operation is OperationType.SUBSCRIPTION else shape
+
+    def unreached(self) -> list[GraphQLError]:
+        """Errors for fragments without a measure, after all operations: unused, unknown or hidden by a namesake."""
+        times = Counter(node.name.value for node in self._definitions)
+        errors = list(self._unknown)
+        for node in self._definitions:
+            if node.name.value not in self._measured:
+                errors.append(GraphQLError(f"Fragment '{node.name.value}' is never used.", node))
+            elif times[node.name.value] > 1:
+                errors.append(GraphQLError(f"There can be only one fragment named '{node.name.value}'.", node))
+        return errors[:MOST_ERRORS]
 
     def _selections(self, selections: SelectionSetNode | None, parent: GraphQLNamedType | None) -> Shape:
         total = Shape()
@@ -137,7 +189,7 @@ class _Walk:
 
     def _selection(self, node: SelectionNode, parent: GraphQLNamedType | None) -> Shape:
         if isinstance(node, FragmentSpreadNode):
-            return self._fragment(node.name.value)
+            return self._fragment(node)
         if isinstance(node, InlineFragmentNode):
             condition = node.type_condition
             return self._selections(
@@ -146,7 +198,8 @@ class _Walk:
         assert isinstance(node, FieldNode)
         return self._field(node, parent)
 
-    def _fragment(self, name: str) -> Shape:
+    def _fragment(self, spread: FragmentSpreadNode) -> Shape:
+        name = spread.name.value
         if name not in self._measured:
             # A fragment that contains itself counts as nothing here: validation reports the cycle.
             self._measured[name] = Shape()
@@ -155,26 +208,60 @@ class _Walk:
                 on = self._schema.get_type(fragment.type_condition.name.value)
                 own = Shape(directives=len(fragment.directives or ()))
                 self._measured[name] = own.beside(self._selections(fragment.selection_set, on))
+            else:
+                self._unknown.append(GraphQLError(f"Unknown fragment '{name}'.", spread))
         return self._measured[name]
 
     def _field(self, node: FieldNode, parent: GraphQLNamedType | None) -> Shape:
         definition = getattr(parent, "fields", {}).get(node.name.value)
-        returned = None if definition is None else get_named_type(definition.type)
-        below = self._selections(node.selection_set, returned)
+        below = self._selections(node.selection_set, None if definition is None else get_named_type(definition.type))
+        introspects = node.name.value in ("__schema", "__type")
         # MaxIntrospectionDepthRule bounds introspection, which GraphiQL nests deeper than data ever is.
         depth = 0 if node.name.value.startswith("__") else 1 + below.depth
-        rows = below.rows
-        if returned is not None and returned.name.endswith("Connection"):
-            rows = _page(node) * (1 + below.rows)
-        return Shape(depth, 1 + below.fields, (node.alias is not None) + below.aliases, below.directives, rows)
+        cost = INTROSPECTION * below.fields if introspects else 1 + below.cost * self._size(node, parent, definition)
+        return Shape(depth, 1 + below.fields, (node.alias is not None) + below.aliases, below.directives, cost)
+
+    def _size(self, node: FieldNode, parent: GraphQLNamedType | None, definition: GraphQLField | None) -> int:
+        """How many of what is below a field its value may hold; the page is counted at the connection."""
+        if definition is None:
+            return 1
+        if get_named_type(definition.type).name.endswith("Connection"):
+            return self._page(node)
+        is_listed = is_list_type(get_nullable_type(definition.type))
+        return NOMINAL_LIST if is_listed and parent is not None and not parent.name.endswith("Connection") else 1
+
+    def _page(self, node: FieldNode) -> int:
+        """The most rows a connection field can return."""
+        sizes = [self._rows(each.value) for each in node.arguments or () if each.name.value in ("first", "last")]
+        return max((size for size in sizes if size is not None), default=DEFAULT_PAGE)
+
+    def _rows(self, value: ValueNode | None) -> int | None:
+        """A page size, or None where it is null or absent. What is no size is refused when it is read."""
+        given: object = value
+        if isinstance(value, VariableNode):
+            name = value.name.value
+            given = self._variables[name] if name in self._variables else self._defaults.get(name)
+        if given is None or isinstance(given, NullValueNode):
+            return None
+        if isinstance(given, IntValueNode):
+            given = int(given.value) if len(given.value) < 4 else LARGEST_PAGE
+        return min(LARGEST_PAGE, max(0, given)) if isinstance(given, int) else LARGEST_PAGE
 
 
-def _page(node: FieldNode) -> int:
-    """The most rows a connection field can return; a variable counts as the largest value, its own is not known."""
-    for argument in node.arguments or ():
-        if argument.name.value in ("first", "last"):
-            value = argument.value
-            # A literal that is out of range is refused when it is read.
-            digits = value.value if isinstance(value, IntValueNode) else ""
-            return min(LARGEST_PAGE, int(digits)) if digits.isdecimal() and len(digits) < 4 else LARGEST_PAGE
-    return DEFAULT_PAGE
+def _explained(error: GraphQLError, document: DocumentNode) -> GraphQLError:
+    """graphql-core does not say where, nor at which of its limits, it broke validation off."""
+    if not isinstance(error, ValidationAbortedError):
+        return error
+    if error.message.startswith("Too many"):
+        message = f"The document has {MOST_ERRORS} errors or more; the others were not looked for."
+    else:
+        message = (
+            f"The document is too large: comparing the fields that share a response key takes more than"
+            f" {MAX_COMPLEXITY_BUDGET} steps, or following its fragments more than {MAX_FRAGMENT_WORK}."
+            " Select each field once."
+        )
+    return GraphQLError(message, [node for node in document.definitions if isinstance(node, OperationDefinitionNode)])
+
+
+def _number(value: int) -> str:
+    return str(value) if value < 10**12 else "astronomic"

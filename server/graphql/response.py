@@ -29,11 +29,6 @@ def media_type(accept: str | None) -> str:
     return min((JSON, GRAPHQL), key=preference)
 
 
-def planned_response(data: bytes, accept: str | None) -> Response:
-    """The response to an operation whose `data` PostgreSQL has already written as JSON."""
-    return _response(b'{"data":' + data + b"}", 200, media_type(accept))
-
-
 def executed_response(result: ExecutionResult, accept: str | None) -> Response:
     """The response to an operation; one that could not be executed has no `data`."""
     kind = media_type(accept)

@@ -17,7 +17,6 @@ from server.planner.json_text import JsonObject
 from server.planner.mapping import (
     ByNodeId,
     Column,
-    Computed,
     Elements,
     Embedded,
     Mapped,
@@ -132,22 +131,23 @@ class Compiler:
         )
 
     def _node(self, mapped: ByNodeId, selected: Selected) -> str:
+        interface = get_named_type(selected.field.type)
+        assert is_abstract_type(interface)
+        types = {source_of(type_).node: type_ for type_ in self.operation.schema.get_possible_types(interface)}
+
         def read(arguments: Mapping[str, Any]) -> tuple[str, list[object]]:
             try:
                 prefix, key = mapped.parse(arguments["id"])
             except ValueError as error:
                 raise InvalidArgument(f"`id`: {error}", "id") from None
+            if prefix not in types:
+                raise InvalidArgument(f"`id`: {arguments['id']!r} is not the id of a {interface.name}.", "id")
             return prefix, [key]
 
         prefix, group = self.call(selected, read)
-        interface = get_named_type(selected.field.type)
-        assert is_abstract_type(interface)
-        for type_ in self.operation.schema.get_possible_types(interface):
-            if source_of(type_).node == prefix:
-                return self.one(
-                    type_, selected, lambda row: [f"{row.column('id')} = {self.placeholders.use(group, 0, 'uuid')}"]
-                )
-        return "select null::text as j"
+        return self.one(
+            types[prefix], selected, lambda row: [f"{row.column('id')} = {self.placeholders.use(group, 0, 'uuid')}"]
+        )
 
     # Rows, their tables and their conditions.
 
@@ -239,8 +239,6 @@ class Compiler:
         match selected.mapped:
             case Column() as mapped:
                 return _leaf(column_value(mapped, selected, row), selected, row)
-            case Computed(sql):
-                return _leaf(f"({sql.format(row=row.alias)})", selected, row)
             case Embedded(prefix, when):
                 embedded = Row(row.alias, None, row.prefix + prefix, row.nullable or when is not None)
                 json = self.body(selected.target, selected, embedded, joins)

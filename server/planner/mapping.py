@@ -49,13 +49,6 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
-    """A SQL expression over `{row}`."""
-
-    sql: str
-
-
-@dataclass(frozen=True, slots=True)
 class Embedded:
     """An object whose columns lie in the same row and begin with `prefix`; null when its column `when` is."""
 
@@ -135,7 +128,7 @@ class Condition:
     convert: Callable[[Any], Sequence[object]]
 
 
-Mapped: TypeAlias = Column | Computed | Embedded | Elements | Snapshot | ToOne | ToMany | ByNodeId | Pages
+Mapped: TypeAlias = Column | Embedded | Elements | Snapshot | ToOne | ToMany | ByNodeId | Pages
 
 
 def table(model: type[Base], *, node: str | None = None, tenancy: str | None = "tenancy_id") -> Callable[[T], T]:
@@ -156,11 +149,6 @@ def column(
 ) -> Any:
     """A column of another name, or one that holds the id of another type's row."""
     return _field(Column(name, node), description, name=graphql_name)
-
-
-def computed(sql: str, *, description: str | None = None) -> Any:
-    """A SQL expression over `{row}`; its type is the field's."""
-    return _field(Computed(sql), description)
 
 
 def embedded(prefix: str, *, when: str | None = None, description: str | None = None) -> Any:

@@ -6,7 +6,7 @@ mapping, one statement each, and every other field is found in its parent's dict
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -33,26 +33,6 @@ T = TypeVar("T")
 
 class ByKey(dict[str, Any]):
     """The value of a field for each of its response keys in the selection; the default resolver picks the right one."""
-
-
-async def read_one(
-    info: strawberry.Info[Any, Any], type_: type[T], where: Mapping[str, object], path: tuple[str, ...] = ()
-) -> T | None:
-    """The selection of the current field for the row whose columns equal `where`, or None when there is no such row.
-
-    With a `path`, as ("account",) in a mutation: the selection of that field of the payload, under whatever aliases it
-    has; give the value to the payload as that field. It is read outside of any open transaction, so commit first.
-    The value is a dict by response key; the static type is that of the GraphQL type it stands for.
-    """
-    raw, compiler, selected = _begin(info)
-
-    def query(found: Selected) -> str:
-        target = _object_type(raw.schema, type_)
-        return compiler.one(target, found, compiler.equals(target, where))
-
-    statement = compiler.statement(compiler.along(selected, path, query))
-    value = await _fetch(raw.context, statement)
-    return cast("T | None", ByKey(value) if path else value)
 
 
 async def read_payload(info: strawberry.Info[Any, Any], payload: Callable[..., T], **ids: UUID | None) -> T:

@@ -8,6 +8,9 @@ import asyncpg
 
 POOL_SIZE = 10
 STATEMENT_TIMEOUT_MS = 15_000
+# Longer than PostgreSQL's own limit, so that it ends only what a PostgreSQL that is silent would never answer.
+COMMAND_SECONDS = 20.0
+ACQUIRE_SECONDS = 10.0
 
 # A connection that PostgreSQL, or the network, has ended; the statement only reads, so it can be sent again.
 _LOST = (
@@ -35,9 +38,10 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]
 class Reader:
     """Reads for one tenancy at a time as the app role of `dsn`, a `postgresql://` URL."""
 
-    def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE) -> None:
+    def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE, command_seconds: float = COMMAND_SECONDS) -> None:
         self._dsn = dsn
         self._pool_size = pool_size
+        self._command_seconds = command_seconds
         self._pool: Any = None
 
     async def open(self) -> None:
@@ -54,6 +58,7 @@ class Reader:
             statement_cache_size=256,
             max_cached_statement_lifetime=0,
             timeout=5,
+            command_timeout=self._command_seconds,
             server_settings={
                 "application_name": "freehold-reader",
                 "default_transaction_read_only": "on",
@@ -68,7 +73,10 @@ class Reader:
             self._pool = None
 
     async def fetch(self, tenancy_id: UUID, sql: str, args: Sequence[object] = ()) -> bytes | None:
-        """The single value of a statement's single row, with row-level security open for the tenancy alone."""
+        """The single value of a statement's single row, with row-level security open for the tenancy alone.
+
+        Raises TimeoutError when PostgreSQL is silent; the next statement goes over a new connection.
+        """
         try:
             return await self._fetch(tenancy_id, sql, args)
         except _LOST:
@@ -79,9 +87,15 @@ class Reader:
         return await self._fetch(tenancy_id, sql, args)
 
     async def _fetch(self, tenancy_id: UUID, sql: str, args: Sequence[object]) -> bytes | None:
-        async with self._pool.acquire() as connection:
-            await connection.enter(tenancy_id)
-            value: bytes | None = await connection.fetchval(sql, *args)
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            try:
+                await connection.enter(tenancy_id)
+                value: bytes | None = await connection.fetchval(sql, *args)
+            except TimeoutError:
+                # Asking a silent PostgreSQL to cancel would wait once more, and its other connections are no better.
+                connection.terminate()
+                await self._pool.expire_connections()
+                raise
             return value
 
 

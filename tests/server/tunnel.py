@@ -12,6 +12,8 @@ class Tunnel:
         self._port = 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     @property
     def url(self) -> str:
@@ -32,6 +34,14 @@ class Tunnel:
             self._server = None
         for writer in list(self._open):
             writer.transport.abort()
+        self.thaw()
+
+    def freeze(self) -> None:
+        """Keep every connection, old or new, open and silent, as a server that hangs does."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        self._flows.set()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -43,6 +53,7 @@ class Tunnel:
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                await self._flows.wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()

@@ -6,6 +6,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
+from server.accounts.models import AccountRole
 from server.assurance.models import SetupStatus, StageErrorClass
 from server.config import AwsMode, Settings
 from server.errors import ConfigurationError
@@ -58,21 +59,41 @@ async def test_real_mode_uses_the_credentials_of_the_environment(monkeypatch: py
         assert organizations.meta.endpoint_url == "https://organizations.us-east-1.amazonaws.com"
 
 
-async def test_clients_are_kept_and_those_in_use_stay_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "KEPT_CLIENTS", 2)
+async def test_one_client_serves_every_account_with_its_own_credentials(world: World, hardened: UUID) -> None:
+    security = await world.account_in_role(AccountRole.SECURITY)
+    numbers = [(await world.account(hardened)).aws_account_id, security.aws_account_id]
     async with Aws(world.settings) as aws:
-        async with aws.client("sts", "us-east-1") as first, aws.client("sts", "us-east-1") as again:
-            assert first is again
-            for region in ("eu-west-1", "eu-west-2", "eu-west-3"):
-                async with aws.client("sts", region):
-                    pass
-            assert len(aws._clients) == 2
-            assert (await first.get_caller_identity())["Account"]
-        async with aws.client("sts", "us-east-1") as kept:
-            assert kept is first
+
+        async def reached(number: str | None) -> tuple[object, str]:
+            assert number is not None
+            credentials = await aws.assume(number, "us-east-1")
+            async with aws.client("sts", "us-east-1", credentials) as sts:
+                # The others have their turn between opening the block and the call.
+                await asyncio.sleep(0)
+                return sts, (await sts.get_caller_identity())["Account"]
+
+        answers = await asyncio.gather(*(reached(number) for number in numbers * 3))
+        assert [account for _, account in answers] == numbers * 3
+        assert len({id(client) for client, _ in answers}) == 1
+        async with aws.client("sts", "us-east-1") as own:
+            assert (await own.get_caller_identity())["Account"] not in numbers
+            assert own is not answers[0][0]
 
 
-async def test_a_client_for_one_call_does_not_repeat_it(world: World) -> None:
+async def test_a_client_of_a_member_is_of_no_use_outside_of_its_block(world: World, hardened: UUID) -> None:
+    number = (await world.account(hardened)).aws_account_id
+    assert number is not None
+    async with world.aws.client("sts", "us-east-1", await world.aws.assume(number, "us-east-1")) as sts:
+        pass
+    with pytest.raises(RuntimeError, match="outside of the block"):
+        await sts.get_caller_identity()
+    async with world.aws.client("sts", "us-east-1"):
+        with pytest.raises(RuntimeError, match="outside of the block"):
+            await sts.get_caller_identity()
+
+
+async def test_a_client_for_one_call_does_not_repeat_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "ATTEMPTS", 2)
     async with Aws(world.settings) as aws:
         for once, calls in ((True, 1), (False, session.ATTEMPTS)):
             world.proxy.reset()

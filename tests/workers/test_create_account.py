@@ -43,6 +43,25 @@ async def fails(world: World, setup_id: UUID, code: str, error_class: StageError
     return str(stage.error_message)
 
 
+async def pass_quarantine(world: World, account_id: UUID) -> None:
+    await world.set_intent(account_id, called_at=datetime.now(UTC) - timedelta(seconds=21))
+
+
+async def end_requests(world: World) -> None:
+    """Let AWS finish what it is creating."""
+    async with world.aws.client("organizations", "us-east-1") as organizations:
+        while begun := (await organizations.list_create_account_status(States=["IN_PROGRESS"]))["CreateAccountStatuses"]:
+            for status in begun:
+                await organizations.describe_create_account_status(CreateAccountRequestId=status["Id"])
+
+
+async def take_email(world: World, email: str) -> None:
+    async with world.aws.client("organizations", "us-east-1") as organizations:
+        await organizations.create_account(Email=email, AccountName="Elsewhere")
+    await end_requests(world)
+    world.proxy.calls.clear()
+
+
 async def is_done(world: World, account_id: UUID, email: str) -> None:
     """The account is ACTIVE and AWS has it exactly once."""
     account = await world.account(account_id)
@@ -74,7 +93,7 @@ async def test_a_lost_request_is_repeated_after_the_quarantine_only(world: World
     await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
     await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
     assert world.proxy.calls["CreateAccount"] == 1
-    await world.set_intent(account_id, called_at=datetime.now(UTC) - timedelta(seconds=21))
+    await pass_quarantine(world, account_id)
     await world.complete(setup_id)
     await is_done(world, account_id, email)
     assert (world.proxy.calls["CreateAccount"], (await world.intent(account_id)).calls) == (2, 2)
@@ -86,7 +105,7 @@ async def test_a_server_error_tells_nothing_of_the_outcome(world: World, team: U
     world.proxy.fail("CreateAccount", refuse("ServiceException", status))
     await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
     assert (await world.intent(account_id)).state is IntentState.CALLING
-    await world.set_intent(account_id, called_at=datetime.now(UTC) - timedelta(seconds=21))
+    await pass_quarantine(world, account_id)
     await world.complete(setup_id)
     await is_done(world, account_id, email)
 
@@ -143,8 +162,7 @@ async def test_a_request_that_aws_no_longer_knows_is_looked_for(world: World, te
 async def test_an_e_mail_in_use_fails_with_advice_and_another_one_succeeds(
     world: World, team: UUID, hardened: UUID
 ) -> None:
-    async with world.aws.client("organizations", "us-east-1") as organizations:
-        await organizations.create_account(Email="taken@example.com", AccountName="Elsewhere")
+    await take_email(world, "taken@example.com")
     account_id, setup_id, _ = await requested(world, team, "Taken e-mail", email="taken@example.com")
     message = await fails(world, setup_id, "EMAIL_ALREADY_EXISTS", StageErrorClass.NEEDS_PERSON)
     assert message == (
@@ -197,6 +215,106 @@ async def test_an_account_that_stands_for_another_is_not_adopted(world: World, t
     async with world.holding(setup_id) as run:
         assert await creation.find_account(run, intent) == other.aws_account_id
     await world.complete(setup_id)
+
+
+async def test_earlier_refusals_are_not_taken_for_the_outcome_of_a_lost_call(world: World, team: UUID) -> None:
+    email = "refused-twice@example.com"
+    await take_email(world, email)
+    account_id, setup_id, _ = await requested(world, team, "Refused twice", email=email)
+    await fails(world, setup_id, "EMAIL_ALREADY_EXISTS", StageErrorClass.NEEDS_PERSON)
+    await world.retry(account_id)
+    await fails(world, setup_id, "EMAIL_ALREADY_EXISTS", StageErrorClass.NEEDS_PERSON)
+    await world.retry(account_id)
+    world.proxy.fail("CreateAccount", lose_request)
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    assert (await world.intent(account_id)).state is IntentState.CALLING
+    assert world.proxy.calls["CreateAccount"] == 3
+    await pass_quarantine(world, account_id)
+    await fails(world, setup_id, "EMAIL_ALREADY_EXISTS", StageErrorClass.NEEDS_PERSON)
+    assert world.proxy.calls["CreateAccount"] == 4
+
+
+async def test_a_refusal_that_was_lost_counts_after_the_quarantine_only(world: World, team: UUID) -> None:
+    email = "lost-refusal@example.com"
+    await take_email(world, email)
+    account_id, setup_id, _ = await requested(world, team, "Lost refusal", email=email)
+    world.proxy.fail("CreateAccount", lose_answer)
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    await end_requests(world)
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    assert (await world.intent(account_id)).state is IntentState.CALLING
+    await pass_quarantine(world, account_id)
+    await fails(world, setup_id, "EMAIL_ALREADY_EXISTS", StageErrorClass.NEEDS_PERSON)
+    assert world.proxy.calls["CreateAccount"] == 1
+
+
+@pytest.mark.parametrize("seconds", [21, 3600])
+async def test_a_request_that_aws_does_not_show_is_not_repeated(world: World, team: UUID, seconds: int) -> None:
+    account_id, setup_id, email = await requested(world, team, f"Not shown for {seconds} s")
+    async with world.holding(setup_id) as run:
+        called = await create_account._call(run, await create_account._declare(run))
+    await world.set_intent(account_id, called_at=datetime.now(UTC) - timedelta(seconds=seconds))
+    world.proxy.fail("DescribeCreateAccountStatus", refuse("CreateAccountStatusNotFoundException"))
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    world.proxy.fail("ListAccounts", answer({"Accounts": []}))
+    await world.complete(setup_id)
+    assert world.proxy.calls["CreateAccount"] == 1
+    assert (await world.intent(account_id)).request_id == called.request_id
+    world.proxy.reset()
+    await is_done(world, account_id, email)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_the_request_that_made_another_account_is_not_adopted(world: World, team: UUID, known: bool) -> None:
+    name = f"Name made twice {known}"
+    first, setup_id, first_email = await requested(world, team, name)
+    await world.complete(setup_id)
+    if not known:
+        await world.set_intent(first, request_id=None)
+    await world.change(first, name=f"Renamed {known}")
+    second, setup_id, email = await requested(world, team, name)
+    world.proxy.fail("CreateAccount", lose_request)
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    await pass_quarantine(world, second)
+    await world.complete(setup_id)
+    await is_done(world, second, email)
+    await is_done(world, first, first_email)
+
+
+async def test_a_request_that_turns_out_to_be_of_another_account_is_set_aside(world: World, team: UUID) -> None:
+    """The other account was adopted while its request, which nobody knew, went on."""
+    first, setup_id, _ = await requested(world, team, "Name in progress")
+    world.proxy.fail("CreateAccount", lose_answer)
+    world.proxy.fail("ListCreateAccountStatus", answer({"CreateAccountStatuses": []}))
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    await world.complete(setup_id)
+    await world.change(first, name="Progressed")
+    second, setup_id, email = await requested(world, team, "Name in progress")
+    world.proxy.fail("CreateAccount", lose_request)
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    await pass_quarantine(world, second)
+    await world.complete(setup_id)
+    await is_done(world, second, email)
+
+
+async def test_the_refused_request_of_another_account_is_not_adopted(world: World, team: UUID) -> None:
+    await take_email(world, "refused-name@example.com")
+    first, first_setup, _ = await requested(world, team, "Refused name", email="refused-name@example.com")
+    await fails(world, first_setup, "EMAIL_ALREADY_EXISTS", StageErrorClass.NEEDS_PERSON)
+    await world.change(first, name="Refused name no more", email="refused-no-more@example.com")
+    second, setup_id, email = await requested(world, team, "Refused name")
+    world.proxy.fail("CreateAccount", lose_request)
+    await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
+    assert (await world.intent(first)).state is IntentState.FAILED
+    await pass_quarantine(world, second)
+    await world.complete(setup_id)
+    await is_done(world, second, email)
+    await world.retry(first)
+    await world.complete(first_setup)
+    await is_done(world, first, "refused-no-more@example.com")
 
 
 @pytest.mark.parametrize(

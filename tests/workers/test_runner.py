@@ -1,9 +1,10 @@
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from botocore.exceptions import ClientError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from server.accounts.models import AccountStatus
 from server.assurance.models import SetupStatus, StageErrorClass, StageStatus
@@ -11,8 +12,10 @@ from server.assurance.service import LeaseLost
 from tests.workers.proxies import REQUEST_ID, refuse
 from tests.workers.world import World
 from workers.assurance.run import Run
-from workers.assurance.runner import INTERNAL, NOT_IN_EFFECT, PATIENCE, Runner, backoff
-from workers.assurance.stage import Finding, FindingStatus, Stage, ask, finding
+from workers.assurance.runner import INTERNAL, NOT_IN_EFFECT, PATIENCE, STAGE_UNKNOWN, backoff
+from workers.assurance.stage import Finding, FindingStatus, Stage, ask, finding, wait
+from workers.assurance.tenancy import initializing
+from workers.aws.session import ATTEMPTS
 from workers.executor import Interrupted
 
 Check = Callable[[Run], Awaitable[Sequence[Finding]]]
@@ -99,7 +102,8 @@ async def test_an_error_for_somebody_fails_the_stage_with_what_to_do(world: Worl
 
 async def test_throttling_waits_with_backoff_and_then_goes_on(world: World, team: UUID) -> None:
     account_id, setup_id = await world.request("Throttled", team)
-    world.proxy.fail("MoveAccount", *(refuse("TooManyRequestsException") for _ in range(3)))
+    # The SDK itself repeats the call before it gives up.
+    world.proxy.fail("MoveAccount", *(refuse("TooManyRequestsException") for _ in range(ATTEMPTS)))
     before = datetime.now(UTC)
     setup = await world.run(setup_id)
     stopped = (await world.stages(setup_id))["organizational_unit"]
@@ -147,19 +151,86 @@ async def test_a_change_that_does_not_show_is_looked_for_again_and_then_given_up
     assert "the door is open" in str(one.error_message)
 
 
-async def test_a_stage_that_this_worker_does_not_know_is_left_to_others(
-    world: World, team: UUID, caplog: pytest.LogCaptureFixture
-) -> None:
-    _, setup_id = await prepared(world, team, "From the future", "one", "of tomorrow")
-    lease = await world.claim(setup_id)
-    with pytest.raises(Interrupted) as interrupted:
-        await asyncio.create_task(Runner(world.engine, world.aws, [stage("one")]).run(lease))
-    assert "of tomorrow" in caplog.text
-    await lease.give_back(interrupted.value.delay)
-    setup = await world.setup_of_id(setup_id)
-    assert (setup.status, setup.lease_until) == (SetupStatus.RUNNING, None)
-    assert setup.next_attempt_at > datetime.now(UTC)
-    assert (await world.stages(setup_id))["of tomorrow"].status is StageStatus.PENDING
+async def test_only_errors_in_a_row_are_given_up(world: World, team: UUID) -> None:
+    errors: list[Exception] = [wait("BUSY", "Wait."), ZeroDivisionError()] * PATIENCE[INTERNAL]
+    errors += [ZeroDivisionError() for _ in range(PATIENCE[INTERNAL] - 1)]
+
+    async def check(_: Run) -> Sequence[Finding]:
+        raise errors.pop(0)
+
+    _, setup_id = await prepared(world, team, "Not in a row", "one")
+    while len(errors) > 1:
+        assert (await world.run(setup_id, [stage("one", check)])).status is SetupStatus.WAITING
+        await world.make_due(setup_id)
+    assert (await world.run(setup_id, [stage("one", check)])).status is SetupStatus.FAILED
+
+
+async def test_a_stage_that_this_worker_does_not_know_waits_for_one_that_does(world: World, team: UUID) -> None:
+    account_id, setup_id = await prepared(world, team, "From the future", "one", "of tomorrow")
+    setup = await world.run(setup_id, [stage("one")])
+    unknown = (await world.stages(setup_id))["of tomorrow"]
+    assert (setup.status, unknown.status) == (SetupStatus.WAITING, StageStatus.WAITING)
+    assert (unknown.error_code, unknown.error_class) == (STAGE_UNKNOWN, StageErrorClass.TRANSIENT)
+    told = (await world.events(account_id))[-1].stage
+    assert told is not None
+    assert (told["status"], told["error_code"]) == ("WAITING", STAGE_UNKNOWN)
+    for _ in range(PATIENCE[STAGE_UNKNOWN] - 1):
+        await world.make_due(setup_id)
+        setup = await world.run(setup_id, [stage("one")])
+    unknown = (await world.stages(setup_id))["of tomorrow"]
+    assert (setup.status, unknown.error_class) == (SetupStatus.FAILED, StageErrorClass.NEEDS_PERSON)
+    assert "retry the setup" in str(unknown.error_message)
+    await world.retry(account_id)
+    assert (await world.run(setup_id, [stage("one"), stage("of tomorrow")])).status is SetupStatus.COMPLETED
+
+
+async def test_expired_credentials_are_renewed_once(world: World, team: UUID) -> None:
+    expired = ClientError({"Error": {"Code": "ExpiredToken"}}, "ListRoles")
+
+    async def check(_: Run) -> Sequence[Finding]:
+        raise expired
+
+    account_id, setup_id = await prepared(world, team, "Expired", "one", "two")
+    await world.change(account_id, aws_account_id="000000000077")
+    waiting = await world.run(setup_id, [stage("one", check), stage("two", check)])
+    assert waiting.status is SetupStatus.WAITING
+    assert waiting.next_attempt_at <= datetime.now(UTC)
+    assert (await world.run(setup_id, [stage("one"), stage("two", check)])).status is SetupStatus.WAITING
+    assert (await world.run(setup_id, [stage("one"), stage("two", check)])).status is SetupStatus.FAILED
+    two = (await world.stages(setup_id))["two"]
+    assert two.error_class is StageErrorClass.NEEDS_PERSON
+    assert "credentials Freehold itself runs with" in str(two.error_message)
+
+
+async def test_a_tenancy_that_is_not_ready_is_looked_at_less_and_less_often(world: World, team: UUID) -> None:
+    async def check(run: Run) -> Sequence[Finding]:
+        raise initializing(run.tenancy)
+
+    _, setup_id = await prepared(world, team, "Early", "one")
+    for _ in range(5):
+        await world.run(setup_id, [stage("one", check)])
+        await world.make_due(setup_id)
+    setup = await world.run(setup_id, [stage("one", check)])
+    assert setup.next_attempt_at > datetime.now(UTC) + timedelta(seconds=25)
+
+
+async def test_a_file_that_is_missing_is_not_taken_for_an_absent_database(world: World, team: UUID) -> None:
+    async def check(_: Run) -> Sequence[Finding]:
+        raise FileNotFoundError("web identity token")
+
+    _, setup_id = await prepared(world, team, "Missing file", "one")
+    assert (await world.run(setup_id, [stage("one", check)])).status is SetupStatus.WAITING
+    assert (await world.stages(setup_id))["one"].error_code == INTERNAL
+
+
+async def test_nothing_is_written_about_an_absent_database(world: World, team: UUID) -> None:
+    async def check(_: Run) -> Sequence[Finding]:
+        raise PoolTimeoutError
+
+    _, setup_id = await prepared(world, team, "No database", "one")
+    with pytest.raises(PoolTimeoutError):
+        await world.run(setup_id, [stage("one", check)])
+    assert (await world.stages(setup_id))["one"].status is StageStatus.RUNNING
 
 
 async def test_a_worker_that_shuts_down_stops_between_stages(world: World, team: UUID) -> None:

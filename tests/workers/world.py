@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.account_types.models import AccountType
 from server.account_types.service import create_account_type
-from server.accounts.models import Account
+from server.accounts.models import Account, AccountRole
 from server.accounts.service import SYSTEM, TagValue
 from server.assurance.foundation import bootstrap_tenancy
 from server.assurance.models import CreateIntent, Event, Setup, SetupKind, SetupStatus, Stage, StageStatus
@@ -130,6 +130,11 @@ class World:
     async def account(self, account_id: UUID) -> Account:
         async with transaction(self.engine) as session:
             return await session.get_one(Account, account_id)
+
+    async def account_in_role(self, role: AccountRole) -> Account:
+        found = select(Account).where(Account.tenancy_id == self.tenancy_id, Account.role == role)
+        async with transaction(self.engine) as session:
+            return (await session.scalars(found)).one()
 
     async def type_of(self, account_id: UUID) -> AccountType:
         async with transaction(self.engine) as session:

@@ -1,41 +1,68 @@
 """Looking for an account of our own making, after a CreateAccount call whose answer was lost."""
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from server.accounts.models import Account
 from server.assurance.models import CreateIntent
 from workers.assurance.run import Run
 
+if TYPE_CHECKING:
+    from types_aiobotocore_organizations.literals import CreateAccountStateType
+    from types_aiobotocore_organizations.type_defs import CreateAccountStatusTypeDef
+
 # AWS's clock and PostgreSQL's may differ by so much.
 CLOCK_DIFFERENCE = timedelta(minutes=5)
 
 
-async def find_request(run: Run, intent: CreateIntent) -> str | None:
-    """The id of the newest CreateAccount request that bears the intent's name and is no older than its call.
+async def find_request(run: Run, intent: CreateIntent, *states: "CreateAccountStateType") -> str | None:
+    """The id of the newest CreateAccount request in one of the states that may be the one of the intent's last call.
 
-    Freehold keeps the names of a tenancy's accounts apart, and a request does not tell its e-mail. The request that
-    the intent knows already is not meant: its outcome was known when the call was made.
+    A request tells its account's name, not its e-mail, and a name may pass from one account to the next. So those are
+    left out whose outcome was known before the call, and those that are known to be of another account.
     """
     if intent.called_at is None:
         return None
     since = intent.called_at - CLOCK_DIFFERENCE
     async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
-        pages = organizations.get_paginator("list_create_account_status").paginate(
-            States=["IN_PROGRESS", "SUCCEEDED", "FAILED"]
-        )
-        ours = [
+        pages = organizations.get_paginator("list_create_account_status").paginate(States=states)
+        found = [
             status
             async for page in pages
             for status in page["CreateAccountStatuses"]
             if status.get("AccountName") == intent.account_name
             and status["RequestedTimestamp"] >= since
-            and status["Id"] != intent.request_id
+            and status["Id"] not in intent.past_requests
         ]
-    # One that failed says nothing about another that did not.
-    ours.sort(key=lambda status: (status.get("State") != "FAILED", status["RequestedTimestamp"]))
-    return ours[-1]["Id"] if ours else None
+    for status in sorted(found, key=lambda status: status["RequestedTimestamp"], reverse=True):
+        if not await _is_request_of_another(run, status):
+            return status["Id"]
+    return None
+
+
+async def _is_request_of_another(run: Run, status: "CreateAccountStatusTypeDef") -> bool:
+    if "AccountId" in status and await stands_for_another(run, status["AccountId"]):
+        return True
+    of_another = select(CreateIntent.account_id).where(
+        CreateIntent.tenancy_id == run.tenancy.id,
+        CreateIntent.account_id != run.account.id,
+        or_(CreateIntent.request_id == status["Id"], CreateIntent.past_requests.contains([status["Id"]])),
+    )
+    async with run.read() as session:
+        return (await session.scalars(of_another.limit(1))).first() is not None
+
+
+async def stands_for_another(run: Run, aws_account_id: str) -> bool:
+    """Whether another account of the tenancy has this number in AWS."""
+    other = select(Account.id).where(
+        Account.tenancy_id == run.tenancy.id,
+        Account.aws_account_id == aws_account_id,
+        Account.id != run.account.id,
+    )
+    async with run.read() as session:
+        return await session.scalar(other) is not None
 
 
 async def find_account(run: Run, intent: CreateIntent) -> str | None:
@@ -55,14 +82,4 @@ async def find_account(run: Run, intent: CreateIntent) -> str | None:
             and account["JoinedMethod"] == "CREATED"
             and account["JoinedTimestamp"] >= run.account.created_at - CLOCK_DIFFERENCE
         ]
-    if not found:
-        return None
-    async with run.read() as session:
-        taken = await session.scalar(
-            select(Account.id).where(
-                Account.tenancy_id == run.tenancy.id,
-                Account.aws_account_id == found[0],
-                Account.id != run.account.id,
-            )
-        )
-    return None if taken is not None else found[0]
+    return found[0] if found and not await stands_for_another(run, found[0]) else None

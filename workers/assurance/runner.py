@@ -6,33 +6,53 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+import asyncpg
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from server.assurance.models import Event, StageErrorClass, StageStatus
 from server.assurance.models import Stage as StageRow
-from server.assurance.models import StageErrorClass, StageStatus
 from server.assurance.service import LeaseLost, StageError, complete_stage, fail_stage, start_stage, wait_stage
 from server.database import transaction
 from server.outages import is_away
 from workers.assurance.run import Run, load_run
-from workers.assurance.stage import Finding, FindingStatus, Stage, StageStopped
-from workers.aws.errors import NOT_READY, explain
+from workers.assurance.stage import Finding, FindingStatus, Stage, StageStopped, wait
+from workers.aws.errors import CREDENTIALS_EXPIRED, NOT_READY, explain
 from workers.aws.session import Aws, guard
-from workers.executor import UNKNOWN_DELAY, Interrupted
+from workers.executor import Interrupted
 from workers.lease import Lease
 
 INTERNAL = "INTERNAL"
 NOT_IN_EFFECT = "NOT_IN_EFFECT"
+STAGE_UNKNOWN = "STAGE_UNKNOWN"
 # How often an error in a row is taken for passing, by its code; a retry by somebody allows as many again.
-PATIENCE = {INTERNAL: 5, NOT_IN_EFFECT: 8, **dict.fromkeys(NOT_READY, 10)}
+PATIENCE = {
+    INTERNAL: 5,
+    NOT_IN_EFFECT: 8,
+    # Ten minutes or so: an upgrade replaces one worker after the other.
+    STAGE_UNKNOWN: 15,
+    **dict.fromkeys(CREDENTIALS_EXPIRED, 2),
+    **dict.fromkeys(NOT_READY, 10),
+}
+# What somebody has to do when it did not pass; for the other codes of PATIENCE the error is PERMANENT.
+REMEDIES = {
+    STAGE_UNKNOWN: (
+        "No worker that knows this stage has taken up the setup. Run workers of the version that requested it, or "
+        "later, and retry the setup."
+    ),
+    **dict.fromkeys(
+        CREDENTIALS_EXPIRED,
+        "The credentials Freehold itself runs with have expired. Give the worker valid ones and retry the setup.",
+    ),
+}
 LONGEST_BACKOFF_SECONDS = 60.0
-CREDENTIALS_EXPIRED = ("ExpiredToken", "ExpiredTokenException")
 
 logger = logging.getLogger(__name__)
 
 
 class Runner:
-    """Runs setups with these stages; a setup follows its own rows, so stages that are new since it began wait."""
+    """Runs setups with these stages. A setup follows its own rows, which may name stages of another version."""
 
     def __init__(self, engine: AsyncEngine, aws: Aws, stages: Sequence[Stage]) -> None:
         self._engine = engine
@@ -50,11 +70,7 @@ class Runner:
                 continue
             if lease.wanted_back:
                 raise Interrupted
-            stage = self._stages.get(row.name)
-            if stage is None:
-                logger.error("setup %s has a stage %r that this worker does not know", lease.setup_id, row.name)
-                raise Interrupted(UNKNOWN_DELAY)
-            if not await self._advance(lease, stage, row):
+            if not await self._advance(lease, row):
                 return
 
     async def _rows(self, lease: Lease) -> Sequence[StageRow]:
@@ -62,7 +78,7 @@ class Runner:
         async with transaction(self._engine) as session:
             return (await session.scalars(rows)).all()
 
-    async def _advance(self, lease: Lease, stage: Stage, row: StageRow) -> bool:
+    async def _advance(self, lease: Lease, row: StageRow) -> bool:
         """Bring one stage as far as it goes; returns whether it completed."""
         async with lease.write() as (session, setup):
             await start_stage(session, setup, row.position)
@@ -70,10 +86,12 @@ class Runner:
         assert now.started_at is not None, "start_stage has just set it"
         run = await load_run(self._engine, self._aws, lease, now.started_at)
         try:
-            await assure(stage, run)
+            await assure(self._stage(row.name), run)
         except Exception as error:
-            stopped = self._stopped(error, run, stage)
-            await self._stop(run, stage, now, stopped)
+            stopped = self._stopped(error, run, now)
+            await self._stop(run, now, stopped)
+            if stopped.error.code == INTERNAL:
+                logger.error("account %s: stage %s met this error", run.account.id, row.name, exc_info=error)
             return False
         async with lease.write() as (session, setup):
             finished = await complete_stage(session, setup, row.position)
@@ -81,17 +99,23 @@ class Runner:
             logger.info("account %s: setup %s is complete", run.account.id, lease.setup_id)
         return True
 
-    def _stopped(self, error: Exception, run: Run, stage: Stage) -> StageStopped:
+    def _stage(self, name: str) -> Stage:
+        if name not in self._stages:
+            raise wait(
+                STAGE_UNKNOWN,
+                "A worker of this version does not know the stage, as may be during an upgrade; the setup waits for "
+                "one that does.",
+            )
+        return self._stages[name]
+
+    def _stopped(self, error: Exception, run: Run, row: StageRow) -> StageStopped:
         """What the error means for the stage; raises it again when nothing can or need be written about it."""
         if isinstance(error, StageStopped):
             return error
-        if isinstance(error, LeaseLost):
+        if isinstance(error, LeaseLost) or _is_database_away(error):
             raise error
         refusal = explain(error, {"name": run.account.name, "email": run.account.email})
-        if refusal is None and is_away(error):
-            raise error
         if refusal is None:
-            logger.error("account %s: stage %s failed unexpectedly", run.account.id, stage.name, exc_info=error)
             refusal = StageError(
                 INTERNAL,
                 f"Freehold met an error of its own ({type(error).__name__}); the worker's log has the details.",
@@ -99,31 +123,62 @@ class Runner:
             )
         if refusal.code in CREDENTIALS_EXPIRED and run.account.aws_account_id is not None:
             self._aws.forget(run.account.aws_account_id)
-            return StageStopped(refusal, timedelta(0))
+            # `row` still holds the error of the attempt before this one.
+            return StageStopped(refusal, None if row.error_code in CREDENTIALS_EXPIRED else timedelta(0))
         return StageStopped(refusal)
 
-    async def _stop(self, run: Run, stage: Stage, row: StageRow, stopped: StageStopped) -> None:
-        error, delay = stopped.error, stopped.delay
-        # `row` still holds the error of the attempt before this one.
-        patience = PATIENCE.get(error.code)
-        if patience is not None and row.error_code == error.code and row.attempts % patience == 0:
-            error = replace(error, error_class=StageErrorClass.PERMANENT)
-        waits = error.error_class is StageErrorClass.TRANSIENT
+    async def _stop(self, run: Run, row: StageRow, stopped: StageStopped) -> None:
         async with run.lease.write() as (session, setup):
+            error = await _out_of_patience(session, run, row, stopped.error)
+            waits = error.error_class is StageErrorClass.TRANSIENT
             if waits:
-                await wait_stage(session, setup, row.position, error, backoff(row.attempts) if delay is None else delay)
+                delay = backoff(row.attempts) if stopped.delay is None else stopped.delay
+                await wait_stage(session, setup, row.position, error, delay)
             else:
                 await fail_stage(session, setup, row.position, error)
         logger.log(
             logging.INFO if waits else logging.WARNING,
             "account %s: stage %s %s: %s: %s (AWS request %s)",
             run.account.id,
-            stage.name,
+            row.name,
             "waits" if waits else "failed",
             error.code,
             error.message,
             error.aws_request_id,
         )
+
+
+def _is_database_away(error: Exception) -> bool:
+    """An OSError may as well be about a file of the AWS SDK; where PostgreSQL is behind it, writing it down fails."""
+    is_of_database = isinstance(error, SQLAlchemyError | asyncpg.PostgresError | asyncpg.InterfaceError)
+    return is_of_database and is_away(error)
+
+
+async def _out_of_patience(session: AsyncSession, run: Run, row: StageRow, error: StageError) -> StageError:
+    """The error as one that does not pass, if the stage has met it as often in a row as PATIENCE allows."""
+    patience = PATIENCE.get(error.code)
+    if patience is None or row.error_code != error.code or row.attempts < patience:
+        return error
+    # Where earlier attempts ended; a retry by somebody begins with a stage that is PENDING.
+    status, code = Event.stage["status"].astext, Event.stage["error_code"].astext
+    ends = (
+        select(status, code)
+        .where(
+            Event.account_id == run.account.id,
+            Event.setup["id"].astext == str(row.setup_id),
+            Event.stage["position"].astext == str(row.position),
+            status != StageStatus.RUNNING,
+        )
+        .order_by(Event.sequence.desc())
+        .limit(patience - 1)
+    )
+    waited = [(StageStatus.WAITING, error.code)] * (patience - 1)
+    if [(status, code) for status, code in await session.execute(ends)] != waited:
+        return error
+    remedy = REMEDIES.get(error.code)
+    if remedy is None:
+        return replace(error, error_class=StageErrorClass.PERMANENT)
+    return replace(error, error_class=StageErrorClass.NEEDS_PERSON, message=remedy)
 
 
 async def assure(stage: Stage, run: Run) -> None:

@@ -55,12 +55,14 @@ class Stage:
     name: str
     title: str
     description: str
-    # Every IAM action that check and apply use, and no other; tests hold them to it.
+    # Every IAM action that check and apply need, and no other; tests hold them to it.
     permissions: tuple[str, ...]
     check: Callable[[Run], Awaitable[Sequence[Finding]]]
     apply: Callable[[Run], Awaitable[None]]
     controls: tuple[Control, ...] = ()
     roles: tuple[AccountRole, ...] = MEMBERS
+    # Those of the permissions that AWS asks for on the way of another action, without a call of ours.
+    implied_permissions: tuple[str, ...] = ()
 
 
 class StageStopped(Exception):

@@ -3,13 +3,10 @@
 from server.tenancies.models import Tenancy
 from workers.assurance.stage import StageStopped, wait
 
-# The bootstrap wakes those who wait; this is for when it could not.
-LOOK_AGAIN_SECONDS = 3.0
-
 
 def initializing(tenancy: Tenancy) -> StageStopped:
+    """The bootstrap wakes those who wait; that they look again with backoff is for when it could not."""
     return wait(
         "TENANCY_INITIALIZING",
         f"The organization of the tenancy {tenancy.name} is not ready yet; the setup goes on when it is.",
-        LOOK_AGAIN_SECONDS,
     )

@@ -6,11 +6,16 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.account_types.models import AccountType
+from server.account_types.service import FOUNDATION
 from server.database import transaction
 from server.tenancies.models import Tenancy
+from workers.assurance.run import Run
 from workers.aws.session import Aws
 
 PERMISSIONS = ("organizations:CreateOrganizationalUnit", "organizations:ListOrganizationalUnitsForParent")
+
+# The units that every tenancy has below the root -> the tenancy's column that holds the id.
+TENANCY_UNITS = {"Foundation": "foundation_ou_id", "Workloads": "workloads_ou_id", "Suspended": "suspended_ou_id"}
 
 
 async def find_units(aws: Aws, tenancy: Tenancy, parent_id: str) -> dict[str, str]:
@@ -35,7 +40,38 @@ async def make_unit(aws: Aws, tenancy: Tenancy, parent_id: str, name: str) -> st
     return next(unit_id for unit, unit_id in units.items() if unit.casefold() == name.casefold())
 
 
-async def remember_unit(session: AsyncSession, account_type: AccountType, unit_id: str) -> None:
+async def missing_units(run: Run) -> dict[str, str]:
+    """The tenancy's units, and their columns, whose id is not below the root; by what name one is there is the same."""
+    assert run.tenancy.aws_root_id is not None, "an earlier stage has stored it"
+    units = await find_units(run.aws, run.tenancy, run.tenancy.aws_root_id)
+    there = set(units.values())
+    return {name: column for name, column in TENANCY_UNITS.items() if getattr(run.tenancy, column) not in there}
+
+
+async def make_missing_units(run: Run) -> None:
+    """Find or make the tenancy's units that are not there, and remember their ids."""
+    assert run.tenancy.aws_root_id is not None, "an earlier stage has stored it"
+    made = {
+        column: await make_unit(run.aws, run.tenancy, run.tenancy.aws_root_id, name)
+        for name, column in (await missing_units(run)).items()
+    }
+    if not made:
+        return
+    async with run.write() as session:
+        await session.execute(update(Tenancy).where(Tenancy.id == run.tenancy.id).values(**made))
+        if "foundation_ou_id" in made:
+            await _remember_foundation(session, run.tenancy, made["foundation_ou_id"])
+
+
+async def _remember_foundation(session: AsyncSession, tenancy: Tenancy, unit_id: str) -> None:
+    await session.execute(
+        update(AccountType)
+        .where(AccountType.tenancy_id == tenancy.id, AccountType.foundation.is_(True), AccountType.name == FOUNDATION)
+        .values(organizational_unit_id=unit_id)
+    )
+
+
+async def remember_unit(session: AsyncSession, account_type: AccountType, unit_id: str | None) -> None:
     await session.execute(
         update(AccountType)
         .where(AccountType.tenancy_id == account_type.tenancy_id, AccountType.id == account_type.id)

@@ -46,7 +46,7 @@ _DENIED = Meaning(
 _CREDENTIALS = Meaning(
     NEEDS_PERSON, "AWS does not accept the credentials of the worker. Correct them and retry the setup. {detail}"
 )
-_EXPIRED = Meaning(TRANSIENT, "Credentials of the account have expired; Freehold gets new ones and tries again.")
+_EXPIRED = Meaning(TRANSIENT, "AWS says that credentials have expired; Freehold gets new ones and tries again.")
 _ACCOUNT_LIMIT = Meaning(
     NEEDS_PERSON,
     "The organization has as many accounts as AWS allows it. Ask AWS Support for a higher limit, or close accounts "
@@ -91,6 +91,9 @@ _UNREACHABLE = Meaning(TRANSIENT, "AWS could not be reached; Freehold tries agai
 # Usual for some minutes in a new account.
 NOT_READY = ("OptInRequired", "PendingVerification", "SubscriptionRequired", "SubscriptionRequiredException")
 
+# Of a role in an account, which is assumed anew then, or those that the worker itself runs with.
+CREDENTIALS_EXPIRED = ("ExpiredToken", "ExpiredTokenException")
+
 MEANINGS: Mapping[str, Meaning] = {
     "Throttling": _BUSY,
     "ThrottlingException": _BUSY,
@@ -121,8 +124,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "ServiceUnavailable": _SERVER_FAULT,
     "Unavailable": _SERVER_FAULT,
     "RequestTimeout": _SERVER_FAULT,
-    "ExpiredToken": _EXPIRED,
-    "ExpiredTokenException": _EXPIRED,
+    **dict.fromkeys(CREDENTIALS_EXPIRED, _EXPIRED),
     "AccessDenied": _DENIED,
     "AccessDeniedException": _DENIED,
     "UnauthorizedOperation": _DENIED,

@@ -1,12 +1,13 @@
 """AWS clients of one worker process: where they connect to, with whose credentials, and how often they try.
 
-One session makes every client, so the service models are parsed once (80 ms of CPU for the first client of a process,
-1 to 6 ms for each one after that).
+There is one client for each service and Region, shared by all accounts: a client of its own for every account would
+cost 1 MB and 15 ms of CPU (EC2), and a TLS handshake, in every Region. A member account lends its credentials to the
+shared client for the length of an `async with` block.
 """
 
 import asyncio
 import os
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
@@ -17,8 +18,10 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import aioboto3
+from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession
 from botocore.config import Config
+from botocore.credentials import ReadOnlyCredentials
 
 from server.config import SIMULATOR_CREDENTIALS, AwsMode, Settings
 
@@ -44,7 +47,7 @@ CONNECT_SECONDS = 2
 ONCE_READ_SECONDS = 5
 READ_SECONDS = 15
 ATTEMPTS = 3
-KEPT_CLIENTS = 128
+CONNECTIONS = 50
 
 # What a worker in simulator mode must not read: the operator's own AWS profile.
 NO_AMBIENT_CONFIGURATION = {
@@ -77,15 +80,32 @@ class Credentials:
 class _Key:
     service: Service
     region: str
-    access_key: str | None
+    # Whether it works with lent credentials, or with the worker's own, in the management account.
+    lent: bool
     once: bool
 
 
-@dataclass(slots=True)
-class _Entry:
-    client: Any
-    resources: AsyncExitStack
-    users: int = 0
+_lent: ContextVar[Credentials | None] = ContextVar("lent", default=None)
+
+
+class _LentCredentials(AioCredentials):
+    """What a shared client signs with: the credentials lent to it by the task that makes the call, and no others."""
+
+    def __init__(self) -> None:
+        super().__init__("lent", "lent", method="lent")
+
+    async def get_frozen_credentials(self) -> ReadOnlyCredentials:  # type: ignore[override] # as in aiobotocore
+        credentials = _lent.get()
+        if credentials is None:
+            raise RuntimeError("a client of a member account is used outside of the block that lends it credentials")
+        return ReadOnlyCredentials(credentials.access_key, credentials.secret_key, credentials.session_token)
+
+
+class _Lender:
+    """Stands where a session looks for credentials."""
+
+    async def load_credentials(self) -> AioCredentials:
+        return _LentCredentials()
 
 
 class Aws:
@@ -97,17 +117,26 @@ class Aws:
 
     def __init__(self, settings: Settings) -> None:
         self._endpoint: str | None = None
-        self._config: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "max_pool_connections": 25}
-        if settings.aws_mode is AwsMode.REAL:
-            self._session = aioboto3.Session(botocore_session=AioSession())
-        else:
+        self._config: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "max_pool_connections": CONNECTIONS}
+        self._verify: bool | None = None
+        ambient: Any = None
+        credentials: tuple[str, ...] = ()
+        if settings.aws_mode is not AwsMode.REAL:
             # An explicit endpoint and fixed credentials: nothing in the environment can lead this mode to AWS itself.
             self._endpoint = settings.require("aws_endpoint_url")
             self._config["proxies"] = {}
-            self._session = aioboto3.Session(
-                *SIMULATOR_CREDENTIALS, botocore_session=AioSession(session_vars=NO_AMBIENT_CONFIGURATION)
-            )
-        self._clients: OrderedDict[_Key, _Entry] = OrderedDict()
+            ambient, credentials = NO_AMBIENT_CONFIGURATION, SIMULATOR_CREDENTIALS
+            if urlsplit(self._endpoint).scheme == "http":
+                # Every client would load the certificate authorities, for 30 ms, and never ask them.
+                self._verify = False
+        own, lent = AioSession(session_vars=ambient), AioSession(session_vars=ambient)
+        lent.register_component("credential_provider", _Lender())
+        # The parsed service models, 80 ms of CPU for the first client of a process.
+        lent.register_component("data_loader", own.get_component("data_loader"))
+        self._own = aioboto3.Session(*credentials, botocore_session=own)
+        self._lent = aioboto3.Session(botocore_session=lent)
+        self._clients: dict[_Key, Any] = {}
+        self._resources = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._assumed: dict[str, Credentials] = {}
         self._assuming: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -120,10 +149,8 @@ class Aws:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        entries = [*self._clients.values()]
         self._clients.clear()
-        for entry in entries:
-            await entry.resources.aclose()
+        await self._resources.aclose()
 
     async def warm_up(self, region: str = "us-east-1") -> None:
         """Parse the service models now rather than while setups run."""
@@ -134,7 +161,7 @@ class Aws:
 
     def partition(self, region: str) -> str:
         """The partition of a Region: `aws`, `aws-us-gov`, `aws-cn`..."""
-        return str(self._session.get_partition_for_region(region))
+        return str(self._own.get_partition_for_region(region))
 
     @overload
     def client(
@@ -168,7 +195,7 @@ class Aws:
     def client(
         self, service: Service, region: str, credentials: Credentials | None = None, *, once: bool = False
     ) -> AbstractAsyncContextManager[Any]:
-        """A client, kept open for the next user; without credentials it works in the management account.
+        """A client for the length of the block; without credentials it works in the management account.
 
         `once` makes a client that never sends a request twice, whatever becomes of the first.
         """
@@ -200,46 +227,38 @@ class Aws:
     async def _client(
         self, service: Service, region: str, credentials: Credentials | None, *, once: bool
     ) -> AsyncIterator[Any]:
-        key = _Key(service, region, None if credentials is None else credentials.access_key, once)
-        async with self._opening:
-            entry = self._clients.get(key)
-            if entry is None:
-                entry = self._clients[key] = await self._open(key, credentials)
-            entry.users += 1
-            self._clients.move_to_end(key)
-            await self._close_surplus()
+        key = _Key(service, region, credentials is not None, once)
+        client = self._clients.get(key) or await self._open(key)
+        lent = _lent.set(credentials)
         try:
-            yield entry.client
+            yield client
         finally:
-            entry.users -= 1
+            _lent.reset(lent)
 
-    async def _open(self, key: _Key, credentials: Credentials | None) -> _Entry:
-        config = Config(
-            **self._config,
-            read_timeout=ONCE_READ_SECONDS if key.once else READ_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": 1 if key.once else ATTEMPTS},
-        )
-        resources = AsyncExitStack()
-        client = await resources.enter_async_context(
-            self._session.client(
-                key.service,
-                region_name=key.region,
-                endpoint_url=self._endpoint,
-                config=config,
-                **({} if credentials is None else _as_arguments(credentials)),
+    async def _open(self, key: _Key) -> Any:
+        async with self._opening:
+            if key in self._clients:
+                return self._clients[key]
+            config = Config(
+                **self._config,
+                read_timeout=ONCE_READ_SECONDS if key.once else READ_SECONDS,
+                retries={"mode": "standard", "total_max_attempts": 1 if key.once else ATTEMPTS},
             )
-        )
-        client.meta.events.register("before-call", _ask_guard)
-        if self._endpoint is not None:
-            client.meta.events.register("before-sign.s3-control", self._keep_to_endpoint)
-        return _Entry(client, resources)
-
-    async def _close_surplus(self) -> None:
-        surplus = len(self._clients) - KEPT_CLIENTS
-        if surplus > 0:
-            idle = [key for key, entry in self._clients.items() if entry.users == 0]
-            for key in idle[:surplus]:
-                await self._clients.pop(key).resources.aclose()
+            session = self._lent if key.lent else self._own
+            client = await self._resources.enter_async_context(
+                session.client(
+                    key.service,
+                    region_name=key.region,
+                    endpoint_url=self._endpoint,
+                    verify=self._verify,
+                    config=config,
+                )
+            )
+            client.meta.events.register("before-call", _ask_guard)
+            if self._endpoint is not None:
+                client.meta.events.register("before-sign.s3-control", self._keep_to_endpoint)
+            self._clients[key] = client
+            return client
 
     def _keep_to_endpoint(self, request: "AWSRequest", **_: object) -> None:
         # The endpoint rules of s3control put the account id before the host, which an IP address has no room for.
@@ -256,11 +275,3 @@ def _ask_guard(model: "OperationModel", **_: object) -> None:
     ask = guard.get()
     if ask is not None:
         ask(action(model.service_model.service_name, model.name))
-
-
-def _as_arguments(credentials: Credentials) -> dict[str, str]:
-    return {
-        "aws_access_key_id": credentials.access_key,
-        "aws_secret_access_key": credentials.secret_key,
-        "aws_session_token": credentials.session_token,
-    }

@@ -87,6 +87,7 @@ async def test_a_subscription_outlives_an_outage(settings: Settings, tenant: Ten
         ("nonsense", 0, "VALIDATION"),
         ("typ_" + "0" * 32, 0, "VALIDATION"),
         ("ours", -1, "VALIDATION"),
+        ("ours", 1, "VALIDATION"),
     ],
 )
 async def test_what_cannot_be_followed_is_an_error(
@@ -100,3 +101,41 @@ async def test_what_cannot_be_followed_is_an_error(
     assert caught.value.errors is not None
     assert caught.value.errors[0]["extensions"] == {"code": code}
     assert caught.value.errors[0]["path"] == ["accountSetup"]
+
+
+async def test_a_number_beyond_the_last_event_is_refused_with_the_last(
+    server: httpx.AsyncClient, tenant: Tenant, owner: Owner
+) -> None:
+    for _ in range(2):
+        await write_event(owner, tenant)
+    async with following(server, tenant, after=3) as events:
+        with pytest.raises(TransportQueryError, match="`after` is 3, but the last event of this account is number 2"):
+            await anext(events)
+    async with following(server, tenant, after=2) as events:
+        await write_event(owner, tenant)
+        assert (await anext(events))["sequence"] == 3
+
+
+async def test_a_subscription_outlives_a_database_that_hangs(
+    settings: Settings, tenant: Tenant, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.app.COMMAND_SECONDS", 0.3)
+    monkeypatch.setattr("server.graphql.hub.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("server.graphql.hub.POLL_SECONDS", 0.3)
+    async with (
+        tunnel(settings.require("database_url")) as database,
+        running(replace(settings, database_url=database.url)) as client,
+    ):
+        await until_ready(client)
+        async with following(client, tenant) as events:
+            await write_event(owner, tenant)
+            assert (await anext(events))["sequence"] == 1
+            waiting = asyncio.ensure_future(anext(events))
+            database.freeze()
+            await write_event(owner, tenant)
+            response = await client.post("/graphql", json={"query": "{ viewer { name } }"}, headers=tenant.headers)
+            assert response.json()["errors"][0]["extensions"] == {"code": "UNAVAILABLE"}
+            database.thaw()
+            assert (await asyncio.wait_for(waiting, 10))["sequence"] == 2
+        response = await client.post("/graphql", json={"query": "{ viewer { name } }"}, headers=tenant.headers)
+        assert response.json() == {"data": {"viewer": {"name": "admin"}}}

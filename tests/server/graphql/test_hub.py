@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from server.config import Settings
 from server.graphql.hub import Hub
 from server.jobs import OUTBOX_CHANNEL
+from server.outages import Outage
 from tests.server.fixtures import NewTenant, Owner, Tenant, write_event
 from tests.server.tunnel import tunnel
 from tests.server.waiting import until
@@ -28,6 +30,22 @@ async def slow_hub(settings: Settings) -> AsyncIterator[Hub]:
 
 async def soon(waiting: "asyncio.Future[None] | asyncio.Task[None]", seconds: float = 5) -> None:
     await asyncio.wait_for(waiting, seconds)
+
+
+async def polls(hub: Hub, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Wait until the hub has polled so often."""
+    polled = asyncio.Semaphore(0)
+    poll = hub._poll
+
+    async def counted(connection: Any) -> None:
+        await poll(connection)
+        polled.release()
+
+    monkeypatch.setattr(hub, "_poll", counted)
+    async with asyncio.timeout(5):
+        for _ in range(number):
+            await polled.acquire()
+    monkeypatch.setattr(hub, "_poll", poll)
 
 
 async def listening(owner: Owner) -> int:
@@ -90,7 +108,7 @@ async def test_everybody_wakes_after_a_new_connection(
 
 
 async def test_a_lost_notification_is_made_up_for_by_the_poll(
-    settings: Settings, owner: Owner, new_tenant: NewTenant
+    settings: Settings, owner: Owner, new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = Hub(settings.require("database_url"), poll_seconds=0.05)
     await hub.open()
@@ -105,7 +123,7 @@ async def test_a_lost_notification_is_made_up_for_by_the_poll(
                 await soon(waiting)
                 reader.cursor = sequence
                 waiting = asyncio.ensure_future(reader.wait())
-                await asyncio.sleep(0.3)
+                await polls(hub, monkeypatch, 2)
                 assert not waiting.done(), "a reader that has read everything is left alone"
                 waiting.cancel()
     finally:
@@ -120,8 +138,22 @@ async def test_the_outbox_is_announced(slow_hub: Hub, owner: Owner) -> None:
 
 
 async def test_it_waits_for_a_database_that_is_away(
-    settings: Settings, tenant: Tenant, caplog: pytest.LogCaptureFixture
+    settings: Settings, tenant: Tenant, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    failures: list[Exception] = []
+    begin = Outage.begin
+
+    def counted(outage: Outage, error: Exception) -> float:
+        failures.append(error)
+        return begin(outage, error)
+
+    async def until_failed(times: int) -> None:
+        async def failed() -> bool:
+            return len(failures) >= times
+
+        await until(failed)
+
+    monkeypatch.setattr(Outage, "begin", counted)
     async with tunnel(settings.require("database_url")) as way:
         await way.down()
         hub = Hub(way.url)
@@ -129,7 +161,7 @@ async def test_it_waits_for_a_database_that_is_away(
         async with hub.subscription(tenant.tenancy_id, tenant.account_id) as reader:
             await reader.wait()
             waiting = asyncio.ensure_future(reader.wait())
-            await asyncio.sleep(0.3)
+            await until_failed(2)
             assert not waiting.done()
             await way.up()
             await soon(waiting)

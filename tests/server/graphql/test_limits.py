@@ -1,6 +1,7 @@
 """What a document may cost: hostile ones are refused fast, real ones pass."""
 
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -53,21 +54,97 @@ async def test_hostile_documents_are_refused_fast(client: httpx.AsyncClient, nam
         (HOSTILE["aliases"], "aliases"),
         (HOSTILE["fields"], "fields"),
         (HOSTILE["directives"], "directives"),
-        (HOSTILE["pages"], "rows"),
+        (HOSTILE["pages"], "cost"),
         (fragments(20), "fields"),
     ],
 )
 def test_the_error_names_the_limit(query: str, measure: str) -> None:
-    messages = [error.message for error in check_shape(CORE, parse(query))]
-    assert f"The operation is too large: more than {getattr(LIMITS, measure)} {measure}." in messages
+    [message] = [error.message for error in check_shape(CORE, parse(query)) if f"its {measure} is" in error.message]
+    assert message.startswith("The document is too large: ")
+    assert message.endswith(f", the limit is {getattr(LIMITS, measure)}.")
 
 
-def test_a_page_by_variable_counts_as_the_largest() -> None:
-    query = (
-        "query($n: Int) { items(first: $n) { nodes { items(first: $n) { nodes { items(first: $n) { nodes { name }}}}}}}"
-    )
-    assert check_shape(CORE, parse(query))
-    assert not check_shape(CORE, parse(query.replace("$n)", "10)").replace("query($n: Int) ", "")))
+@pytest.mark.parametrize(
+    ("definition", "variables", "allowed"),
+    [
+        ("$n: Int", {"n": 10}, True),
+        ("$n: Int", {"n": 100}, False),
+        ("$n: Int", {"n": "10"}, False),
+        ("$n: Int", {"n": None}, False),
+        ("$n: Int", {}, False),
+        ("$n: Int = 10", {}, True),
+        ("$n: Int = 100", {}, False),
+        ("$n: Int = 10", {"n": 100}, False),
+    ],
+)
+def test_a_page_by_variable_counts_as_what_it_is(definition: str, variables: dict[str, Any], allowed: bool) -> None:
+    query = "{ items(first: $n) { nodes { items(first: $n) { nodes { items(first: $n) { nodes { name }}}}}}}"
+    assert (check_shape(CORE, parse(f"query({definition}) {query}"), variables) == []) is allowed
+
+
+OUTLINE = """
+    query Accounts($first: Int) {
+      accounts(first: $first) {
+        totalCount pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+        nodes {
+          id name alias email awsAccountId role origin status createdAt createdBy { kind name id } updatedAt
+          accountType { id name foundation organizationalUnitId } tags { key value }
+          setup { id kind status requestedAt startedAt finishedAt stages {
+            name title position status attempts startedAt finishedAt nextAttemptAt
+            controls { benchmark version id } error { code message class awsRequestId } } }
+        }
+      }
+    }
+"""
+
+
+def test_the_pages_that_clients_need_pass() -> None:
+    assert check_document(api._schema, parse(OUTLINE), {"first": 50}) == []
+    assert check_document(api._schema, parse(OUTLINE), {"first": 100}) != []
+    handful = "{ accounts(first: 100) { nodes { id name status awsAccountId accountType { name } setup { status } } } }"
+    assert check_document(api._schema, parse(handful)) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{ accounts(first: 100) { nodes { accountType { accounts(first: 100) { nodes { accountType {"
+        " accounts(first: 18) { nodes { id } } } } } } } } }",
+        "{ accounts(first: 100) { nodes { setups(first: 100) { nodes { stages { name } } } } } }",
+        "{ accounts(first: 100) { edges { node { setups(first: 10) { nodes { stages { controls { id } } } } } } } }",
+        "{ a: __schema { types { name } }" + " __schema { types { fields { args { name } } } }" * 80 + "}",
+    ],
+)
+def test_nested_lists_multiply(query: str) -> None:
+    [error] = check_document(api._schema, parse(query))
+    assert "its cost is" in error.message
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{ hello } fragment f on Query {" + " hello" * 500 + "}",
+        "{ ...f } fragment f on Query {" + " hello" * 400 + "} fragment f on Query { hello }",
+        " ".join(f"query q{n} {{ {'hello ' * 300} }}" for n in range(4)),
+        "{ hello } " + " ".join(f"fragment f{n} on Query {{ ...f{n + 1} }}" for n in range(300)),
+        "{" + " ...nowhere" * 900 + "}",
+        "{ ...f } fragment f on Query {" + " ".join(f"x{n}: hello" for n in range(60)) + "}",
+    ],
+    ids=["unused", "two of a name", "operations", "chain", "unknown", "aliases"],
+)
+def test_no_part_of_a_document_escapes_the_limits(query: str) -> None:
+    document = parse(query)
+    started = time.process_time()
+    assert check_document(CORE, document)
+    assert time.process_time() - started < 0.1
+
+
+def test_validation_that_is_broken_off_says_where_and_why() -> None:
+    [error] = check_document(api._schema, parse("{ viewer {" + " name" * 990 + "} }"))
+    assert "500000 steps" in error.message
+    assert error.locations
+    *_, last = check_document(CORE, parse("{" + " nope" * 500 + "}"))
+    assert "20 errors or more" in last.message
 
 
 def test_graphiql_s_introspection_passes() -> None:
@@ -94,4 +171,4 @@ def test_a_page_of_the_console_passes() -> None:
           accountTypes { nodes { id name accounts(first: 20) { totalCount nodes { id name } } } }
         }
     """
-    assert check_shape(api._schema, parse_document(query)) == []
+    assert check_shape(api._schema, parse_document(query), {"first": 50}) == []

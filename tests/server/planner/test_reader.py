@@ -1,15 +1,18 @@
 """The reader: whose rows it sees, that it only reads, and that it outlives its connections."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
 
+from server.graphql.errors import ErrorCode, describe_fault
 from server.planner import reader as module
 from server.planner.reader import Reader
 from tests.server.planner.world import World
+from tests.server.tunnel import tunnel
 
 NAMES = "select convert_to(json_agg(name order by name)::text, 'UTF8') from tenancy"
 
@@ -96,3 +99,21 @@ async def test_a_statement_whose_table_has_changed_is_prepared_again(single: Rea
 async def test_nobody_answers() -> None:
     with pytest.raises(OSError, match=r"Connect|refused"):
         await Reader("postgresql://nobody@127.0.0.1:1/none").open()
+
+
+async def test_a_silent_database_is_given_up_and_read_again_over_a_new_connection(world: World) -> None:
+    async with tunnel(world.dsn) as database:
+        reader = Reader(database.url, pool_size=2, command_seconds=0.2)
+        await reader.open()
+        tenancy = world.ours.tenancy
+        process = "select convert_to(pg_backend_pid()::text, 'UTF8')"
+        before = await reader.fetch(tenancy, process)
+        database.freeze()
+        started = time.monotonic()
+        with pytest.raises(TimeoutError) as caught:
+            await reader.fetch(tenancy, process)
+        assert time.monotonic() - started < 2
+        assert describe_fault(caught.value)[0] is ErrorCode.UNAVAILABLE
+        database.thaw()
+        assert await reader.fetch(tenancy, process) not in (None, before)
+        await reader.close()

@@ -18,7 +18,7 @@ from server.context import Context
 from server.graphql.connections import Node
 from server.graphql.ids import decode, encode
 from server.graphql.scalars import SCALARS
-from server.planner import install, read_list, read_one, read_payload
+from server.planner import install, read_list, read_payload
 from tests.server.planner.world import HOSTILE, Side
 
 
@@ -37,12 +37,8 @@ class Payload:
 @strawberry.type
 class Query:
     @strawberry.field
-    async def found(self, info: Info[Context, None], id: strawberry.ID) -> Account | None:
-        return await read_one(info, Account, {"id": decode(id, "acc")})
-
-    @strawberry.field
-    async def thing(self, info: Info[Context, None], id: strawberry.ID) -> Node | None:
-        return await read_one(info, Account, {"id": decode(id, "acc")})
+    def nothing(self) -> Node | None:
+        return None
 
 
 @strawberry.type
@@ -51,11 +47,6 @@ class Mutation:
     async def touch(self, info: Info[Context, None], id: strawberry.ID, type_: strawberry.ID | None = None) -> Payload:
         type_id = None if type_ is None else decode(type_, "typ")
         return await read_payload(info, Payload, account=decode(id, "acc"), account_type=type_id)
-
-    @strawberry.mutation
-    async def find(self, info: Info[Context, None], id: strawberry.ID) -> Payload:
-        account = await read_one(info, Account, {"id": decode(id, "acc")}, path=("account",))
-        return Payload(account=account, account_type=None, user_errors=[Fault(message="none")])
 
 
 @strawberry.type
@@ -92,19 +83,6 @@ def ask(schema: strawberry.Schema, ours: Side) -> Asker:
     return Asker(schema, ours)
 
 
-async def test_one_row(ask: Asker, ours: Side, theirs: Side) -> None:
-    query = "query($id: ID!) { found(id: $id) { called: name accountType { name } } }"
-    found = {"called": "Security", "accountType": {"name": "Foundation"}}
-    assert await ask(query, id=ours.account_id("Security")) == {"found": found}
-    assert await ask(query, id=theirs.account_id("Security")) == {"found": None}
-
-
-async def test_one_row_of_an_interface(ask: Asker, ours: Side) -> None:
-    query = "query($id: ID!) { thing(id: $id) { __typename id ... on Account { name } } }"
-    id_ = ours.account_id("Security")
-    assert await ask(query, id=id_) == {"thing": {"__typename": "Account", "id": id_, "name": "Security"}}
-
-
 async def test_a_payload_under_every_alias_in_one_statement(ask: Asker, ours: Side) -> None:
     query = """mutation($id: ID!, $type: ID) { did: touch(id: $id, type_: $type) {
         __typename account { id } again: account { ...Name } ... on Payload { account { name } } accountType { name }
@@ -126,18 +104,9 @@ async def test_a_payload_under_every_alias_in_one_statement(ask: Asker, ours: Si
 
 
 async def test_a_payload_of_which_nothing_is_selected(ask: Asker, ours: Side) -> None:
-    query = "mutation($id: ID!) { touch(id: $id) { userErrors { message } } find(id: $id) { __typename } }"
+    query = "mutation($id: ID!) { touch(id: $id) { userErrors { message } } }"
     data = await ask(query, id=ours.account_id("Security"))
-    assert data == {"touch": {"userErrors": []}, "find": {"__typename": "Payload"}}
-
-
-async def test_one_field_of_a_payload(ask: Asker, ours: Side, theirs: Side) -> None:
-    query = "mutation($id: ID!) { find(id: $id) { a: account { name } account { role } userErrors { message } } }"
-    errors = [{"message": "none"}]
-    data = await ask(query, id=ours.account_id("Security"))
-    assert data["find"] == {"a": {"name": "Security"}, "account": {"role": "SECURITY"}, "userErrors": errors}
-    data = await ask(query, id=theirs.account_id("Security"))
-    assert data["find"] == {"a": None, "account": None, "userErrors": errors}
+    assert data == {"touch": {"userErrors": []}}
 
 
 EVENTS = """subscription($id: ID!, $after: Int!) { event: events(id: $id, after: $after) {

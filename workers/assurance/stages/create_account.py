@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import delete, exists, func, or_, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.models import Account
@@ -26,6 +26,8 @@ from workers.aws.session import CONCURRENT_CREATIONS, CONNECT_SECONDS, ONCE_READ
 
 # For so long a call whose answer was lost may still reach AWS, or its account not show in AWS's lists.
 QUARANTINE_SECONDS = 20.0
+# For so long a request that AWS has acknowledged is waited for, though AWS does not show it.
+ACKNOWLEDGED_SECONDS = 900.0
 CALL_SECONDS = float(CONNECT_SECONDS + ONCE_READ_SECONDS)
 # How long to ask for the outcome before the setup waits, and how often: AWS takes from seconds to minutes.
 ASK_SECONDS = 45.0
@@ -55,18 +57,6 @@ async def apply(run: Run) -> None:
 async def _declare(run: Run) -> CreateIntent:
     """The account's intent; one that AWS has refused starts over with the account's name and e-mail of now."""
     async with run.write() as session:
-        # What AWS has refused holds no account, so it holds no name or e-mail back from other accounts either.
-        await session.execute(
-            delete(CreateIntent).where(
-                CreateIntent.tenancy_id == run.tenancy.id,
-                CreateIntent.account_id != run.account.id,
-                CreateIntent.state == IntentState.FAILED,
-                or_(
-                    func.lower(CreateIntent.email) == run.account.email.lower(),
-                    CreateIntent.account_name == run.account.name,
-                ),
-            )
-        )
         intent = await session.get(CreateIntent, run.account.id)
         if intent is None:
             intent = CreateIntent(account_id=run.account.id, tenancy_id=run.tenancy.id, calls=0)
@@ -76,7 +66,6 @@ async def _declare(run: Run) -> CreateIntent:
         elif intent.email != run.account.email:
             # None of the calls so far was about this e-mail.
             intent.calls = 0
-        # The id of a request that AWS refused stays: it tells that request from those that follow.
         intent.state = IntentState.INTENT
         intent.email, intent.account_name = run.account.email, run.account.name
     return intent
@@ -85,7 +74,7 @@ async def _declare(run: Run) -> CreateIntent:
 async def _reconcile(run: Run, intent: CreateIntent) -> CreateIntent:
     """Find out what became of a call whose answer nobody has; raises StageStopped while that cannot be known."""
     age = await _age(run, intent)
-    found = await creation.find_request(run, intent)
+    found = await creation.find_request(run, intent, "IN_PROGRESS", "SUCCEEDED")
     if found is not None:
         return await _requested(run, intent, found)
     account_id = await creation.find_account(run, intent)
@@ -93,10 +82,11 @@ async def _reconcile(run: Run, intent: CreateIntent) -> CreateIntent:
         return await _done(run, intent, account_id)
     if age < QUARANTINE_SECONDS:
         raise _outcome_unknown(QUARANTINE_SECONDS - age)
-    async with run.write() as session:
-        intent = await _mine(session, run)
-        intent.state = IntentState.INTENT
-    return intent
+    # Not earlier: while the call may still arrive, a refusal of something else could be taken for its outcome.
+    refused = await creation.find_request(run, intent, "FAILED")
+    if refused is not None:
+        return await _requested(run, intent, refused)
+    return await _set_aside(run, IntentState.INTENT)
 
 
 async def _call(run: Run, intent: CreateIntent) -> CreateIntent:
@@ -143,12 +133,10 @@ async def _await_outcome(run: Run, intent: CreateIntent) -> None:
             try:
                 answer = await organizations.describe_create_account_status(CreateAccountRequestId=intent.request_id)
             except organizations.exceptions.CreateAccountStatusNotFoundException as error:
-                async with run.write() as session:
-                    (await _mine(session, run)).state = IntentState.CALLING
-                raise _outcome_unknown(FIRST_LOOK_SECONDS) from error
+                raise await _not_shown(run, intent) from error
             status = answer["CreateAccountStatus"]
             if status.get("State") == "SUCCEEDED":
-                await _done(run, intent, status["AccountId"])
+                await _succeeded(run, intent, status["AccountId"])
                 return
             if status.get("State") == "FAILED":
                 await _failed(run, intent, str(status.get("FailureReason")))
@@ -156,6 +144,24 @@ async def _await_outcome(run: Run, intent: CreateIntent) -> None:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_ASK_SECONDS)
     raise wait("CREATE_ACCOUNT_IN_PROGRESS", "AWS is still creating the account.", ASK_AGAIN_SECONDS)
+
+
+async def _not_shown(run: Run, intent: CreateIntent) -> StageStopped:
+    """What to do about a request that AWS does not show: AWS acknowledged it, so it is most likely still at work."""
+    if await _age(run, intent) < ACKNOWLEDGED_SECONDS:
+        return _outcome_unknown(ASK_AGAIN_SECONDS)
+    async with run.write() as session:
+        # With its request: should AWS list it, it is the one that is looked for.
+        (await _mine(session, run)).state = IntentState.CALLING
+    return _outcome_unknown(FIRST_LOOK_SECONDS)
+
+
+async def _succeeded(run: Run, intent: CreateIntent, account_id: str) -> None:
+    """Take the account, unless the request, found by its name, turns out to have been another account's."""
+    if await creation.stands_for_another(run, account_id):
+        await _set_aside(run, IntentState.CALLING)
+        raise _outcome_unknown(FIRST_LOOK_SECONDS)
+    await _done(run, intent, account_id)
 
 
 async def _failed(run: Run, intent: CreateIntent, reason: str) -> None:
@@ -171,9 +177,18 @@ async def _failed(run: Run, intent: CreateIntent, reason: str) -> None:
         state = IntentState.CALLING
     else:
         state = IntentState.INTENT if error.error_class is StageErrorClass.TRANSIENT else IntentState.FAILED
-    async with run.write() as session:
-        (await _mine(session, run)).state = state
+    await _set_aside(run, state)
     raise StageStopped(error)
+
+
+async def _set_aside(run: Run, state: IntentState) -> CreateIntent:
+    """Go on without the request, which is not to be taken for that of a later call."""
+    async with run.write() as session:
+        intent = await _mine(session, run)
+        if intent.request_id is not None:
+            intent.past_requests = [*intent.past_requests, intent.request_id]
+        intent.request_id, intent.state = None, state
+    return intent
 
 
 async def _requested(run: Run, intent: CreateIntent, request_id: str) -> CreateIntent:

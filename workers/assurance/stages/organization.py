@@ -39,10 +39,12 @@ async def apply(run: Run) -> None:
         root = (await organizations.list_roots())["Roots"][0]["Id"]
     try:
         async with run.write() as session:
-            tenancy = await session.get_one(Tenancy, run.tenancy.id)
-            tenancy.aws_organization_id, tenancy.aws_root_id = organization["Id"], root
             account = await session.get_one(Account, run.account.id)
             account.aws_account_id, account.email = own_account, organization["MasterAccountEmail"]
+            # Written one by one: rows are locked in the order setup, account, tenancy.
+            await session.flush()
+            tenancy = await session.get_one(Tenancy, run.tenancy.id)
+            tenancy.aws_organization_id, tenancy.aws_root_id = organization["Id"], root
     except IntegrityError as error:
         if "uq_account_email" in str(error):
             raise ask(
@@ -105,11 +107,14 @@ STAGE = Stage(
     title="AWS organization",
     description="Creates the organization with all features, or adopts the one that the management account has.",
     permissions=(
+        "iam:CreateServiceLinkedRole",
         "organizations:CreateOrganization",
         "organizations:DescribeOrganization",
         "organizations:ListRoots",
         "sts:GetCallerIdentity",
     ),
+    # CreateOrganization makes the role AWSServiceRoleForOrganizations in the caller's name.
+    implied_permissions=("iam:CreateServiceLinkedRole",),
     check=check,
     apply=apply,
     roles=(AccountRole.MANAGEMENT,),

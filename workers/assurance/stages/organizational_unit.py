@@ -1,12 +1,16 @@
 """The account in the OU of its account type, where the type's service control policies bind it."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from server.account_types.models import AccountType
 from workers.assurance.run import Run
-from workers.assurance.stage import Finding, Stage, cis, finding
+from workers.assurance.stage import Finding, Stage, StageStopped, cis, finding, wait
 from workers.assurance.tenancy import initializing
-from workers.assurance.units import PERMISSIONS, make_unit, remember_unit
+from workers.assurance.units import PERMISSIONS, make_missing_units, make_unit, remember_unit
+
+if TYPE_CHECKING:
+    from types_aiobotocore_organizations import OrganizationsClient
 
 STRUCTURED = cis("2.1.4")
 
@@ -28,29 +32,52 @@ async def check(run: Run) -> Sequence[Finding]:
 async def apply(run: Run) -> None:
     account_type = await _type(run)
     unit_id = account_type.organizational_unit_id or await _make_unit(run, account_type)
-    async with (
-        run.aws.organization_writes[run.tenancy.id],
-        run.aws.client("organizations", run.tenancy.home_region) as organizations,
-    ):
-        parent = await _parent(run)
-        if parent == unit_id:
-            return
+    async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
         try:
-            await organizations.move_account(
-                AccountId=run.aws_account_id, SourceParentId=parent, DestinationParentId=unit_id
-            )
+            await _move(run, organizations, unit_id)
         except organizations.exceptions.DuplicateAccountException:
             # Somebody else has just moved it there.
             return
+        except organizations.exceptions.DestinationParentNotFoundException as error:
+            await _forget_unit(run, account_type)
+            raise _unit_gone(account_type.name, unit_id) from error
+
+
+async def _move(run: Run, organizations: "OrganizationsClient", unit_id: str) -> None:
+    async with run.aws.organization_writes[run.tenancy.id]:
+        parent = await _parent(run)
+        if parent != unit_id:
+            await organizations.move_account(
+                AccountId=run.aws_account_id, SourceParentId=parent, DestinationParentId=unit_id
+            )
 
 
 async def _make_unit(run: Run, account_type: AccountType) -> str:
-    if account_type.foundation or run.tenancy.workloads_ou_id is None:
+    workloads = run.tenancy.workloads_ou_id
+    if account_type.foundation or workloads is None:
         raise initializing(run.tenancy)
-    unit_id = await make_unit(run.aws, run.tenancy, run.tenancy.workloads_ou_id, account_type.name)
+    async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
+        try:
+            unit_id = await make_unit(run.aws, run.tenancy, workloads, account_type.name)
+        except organizations.exceptions.ParentNotFoundException as error:
+            await make_missing_units(run)
+            raise _unit_gone("Workloads", workloads) from error
     async with run.write() as session:
         await remember_unit(session, account_type, unit_id)
     return unit_id
+
+
+async def _forget_unit(run: Run, account_type: AccountType) -> None:
+    """Have the unit of the account type found or made anew: the tenancy's own here, others by the next attempt."""
+    if account_type.foundation:
+        await make_missing_units(run)
+        return
+    async with run.write() as session:
+        await remember_unit(session, account_type, None)
+
+
+def _unit_gone(name: str, unit_id: str) -> StageStopped:
+    return wait("UNIT_GONE", f"The unit {name} ({unit_id}) is no longer in AWS; Freehold finds or makes it anew.")
 
 
 async def _type(run: Run) -> AccountType:

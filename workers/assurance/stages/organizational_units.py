@@ -2,51 +2,29 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import update
-
-from server.account_types.models import AccountType
-from server.account_types.service import FOUNDATION
 from server.accounts.models import AccountRole
-from server.tenancies.models import Tenancy
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, cis, finding
-from workers.assurance.units import PERMISSIONS, find_units, make_unit
+from workers.assurance.units import PERMISSIONS, TENANCY_UNITS, make_missing_units, missing_units
 
 STRUCTURED = cis("2.1.4")
 
-# Name of the unit -> the tenancy's column that holds its id.
-UNITS = {"Foundation": "foundation_ou_id", "Workloads": "workloads_ou_id", "Suspended": "suspended_ou_id"}
-
 
 async def check(run: Run) -> Sequence[Finding]:
-    assert run.tenancy.aws_root_id is not None, "an earlier stage has stored it"
-    units = await find_units(run.aws, run.tenancy, run.tenancy.aws_root_id)
+    missing = await missing_units(run)
     return [
         finding(
-            units.get(name) is not None and units.get(name) == getattr(run.tenancy, column),
-            f"the unit {name} is {units.get(name)}, the tenancy's is {getattr(run.tenancy, column)}",
+            name not in missing,
+            f"the tenancy's unit {name} is {getattr(run.tenancy, column)}, which is "
+            f"{'not ' if name in missing else ''}below the root",
             STRUCTURED,
         )
-        for name, column in UNITS.items()
+        for name, column in TENANCY_UNITS.items()
     ]
 
 
 async def apply(run: Run) -> None:
-    assert run.tenancy.aws_root_id is not None, "an earlier stage has stored it"
-    made = {
-        column: await make_unit(run.aws, run.tenancy, run.tenancy.aws_root_id, name) for name, column in UNITS.items()
-    }
-    async with run.write() as session:
-        await session.execute(update(Tenancy).where(Tenancy.id == run.tenancy.id).values(**made))
-        await session.execute(
-            update(AccountType)
-            .where(
-                AccountType.tenancy_id == run.tenancy.id,
-                AccountType.foundation.is_(True),
-                AccountType.name == FOUNDATION,
-            )
-            .values(organizational_unit_id=made["foundation_ou_id"])
-        )
+    await make_missing_units(run)
 
 
 STAGE = Stage(
