@@ -55,7 +55,7 @@ RULES = (*specified_rules, MaxIntrospectionDepthRule)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of a document, or of a part, with its fragments expanded. `cost` is how many values its answer may have at most."""
+    """The size of a document with its fragments expanded; `cost` is about how many values its answer may have."""
 
     depth: int = 0
     fields: int = 0

@@ -13,13 +13,16 @@ import httpx
 import pytest
 from arq.connections import ArqRedis
 from gql.transport.exceptions import TransportError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.app import create_app
 from server.config import Settings
-from server.database import transaction
+from server.database import create_engine, transaction
 from server.errors import ConfigurationError
 from server.jobs import Job, enqueue
+from server.outages import is_away
 from server.relay import connect
 from tests.server.fixtures import (
     Tenant,
@@ -124,6 +127,27 @@ async def test_an_outage_is_an_error_at_its_field_and_passes(settings: Settings,
         assert "127.0.0.1" not in response.text
         await database.up()
         assert (await viewer(client, tenant)).json() == {"data": {"viewer": {"name": "admin"}}}
+
+
+async def test_writing_to_a_database_that_hangs_is_given_up(settings: Settings) -> None:
+    async with tunnel(settings.require("database_url")) as database:
+        engine = create_engine(database.url, command_seconds=0.2)
+
+        async def ask() -> None:
+            async with transaction(engine) as session:
+                await session.execute(text("SELECT 1"))
+
+        await ask()
+        database.freeze()
+        for _ in range(2):
+            started = time.monotonic()
+            with pytest.raises((TimeoutError, DBAPIError)) as caught:
+                await ask()
+            assert is_away(caught.value)
+            assert time.monotonic() - started < 8
+        database.thaw()
+        await ask()
+        await engine.dispose()
 
 
 async def test_work_left_in_the_outbox_reaches_the_queue_at_once(

@@ -41,7 +41,7 @@ async def make_unit(aws: Aws, tenancy: Tenancy, parent_id: str, name: str) -> st
 
 
 async def missing_units(run: Run) -> dict[str, str]:
-    """The tenancy's units, and their columns, whose id is not below the root; by what name one is there is the same."""
+    """The tenancy's units, and their columns, whose id is not below the root; a unit may bear any name there."""
     assert run.tenancy.aws_root_id is not None, "an earlier stage has stored it"
     units = await find_units(run.aws, run.tenancy, run.tenancy.aws_root_id)
     there = set(units.values())

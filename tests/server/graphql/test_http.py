@@ -84,6 +84,7 @@ async def test_what_cannot_be_executed_has_no_data(
     response = await client.post("/graphql", json=body, headers={"accept": accept})
     assert response.status_code == status
     assert list(response.json()) == ["errors"]
+    assert [error["extensions"] for error in response.json()["errors"]] == [{"code": "VALIDATION"}]
     assert "extensions" not in response.json()
 
 

@@ -108,8 +108,7 @@ def test_the_pages_that_clients_need_pass() -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "{ accounts(first: 100) { nodes { accountType { accounts(first: 100) { nodes { accountType {"
-        " accounts(first: 18) { nodes { id } } } } } } } } }",
+        "{ accounts { nodes { accountType { accounts { nodes { accountType { accounts(first: 18) { nodes { id }}}}}}}}}",
         "{ accounts(first: 100) { nodes { setups(first: 100) { nodes { stages { name } } } } } }",
         "{ accounts(first: 100) { edges { node { setups(first: 10) { nodes { stages { controls { id } } } } } } } }",
         "{ a: __schema { types { name } }" + " __schema { types { fields { args { name } } } }" * 80 + "}",

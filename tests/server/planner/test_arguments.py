@@ -105,7 +105,11 @@ REFUSED: dict[str, tuple[str, list[str], str]] = {
     "both": ("accounts(first: 1, last: 1)", ["last"], "`first` or `last`, not both"),
     "no cursor": ('accounts(after: "x")', ["after"], "`after` is not a cursor"),
     "empty cursor": ('accounts(before: "")', ["before"], "`before` is not a cursor"),
-    "id": ('accounts(filter: {accountTypeId: ["x"]})', ["filter", "accountTypeId"], "'x' is not an id"),
+    "id": (
+        'accounts(filter: {accountTypeId: ["x"]})',
+        ["filter", "accountTypeId"],
+        "'x' is not an id; the id of an account type looks like typ_ and",
+    ),
     "id of another type": (
         'accounts(filter: {accountTypeId: ["acc_00000000000000000000000000000000"]})',
         ["filter", "accountTypeId"],
@@ -231,3 +235,12 @@ async def test_a_cursor_with_text_that_no_database_holds(ours: Side) -> None:
     for key in ("a\0", "\ud800", 3, None):
         error = await ours.refused(query, c=cursor(1, "Query.accounts", "NAME", True, key, ID))
         assert error["extensions"] == {"code": "VALIDATION", "field": ["accounts", "after"]}
+
+
+async def test_a_lookup_by_more_than_one_field_has_a_code(ours: Side) -> None:
+    for by in ('{name: "x", awsAccountId: "1"}', "{}", '{id: "x", nope: 1}'):
+        result = await ours.execute(f"{{ account(by: {by}) {{ id }} }}")
+        assert result.errors
+        assert {(error.extensions or {}).get("code") for error in result.errors} == {"VALIDATION"}
+    error = await ours.refused("query($by: AccountBy!) { account(by: $by) { id } }", by={"name": "x", "id": "y"})
+    assert error["extensions"] == {"code": "VALIDATION"}
