@@ -20,7 +20,7 @@ from server.tenancies.service import DEFAULT_REGIONS, create_tenancy
 
 @asynccontextmanager
 async def session_for(settings: Settings) -> AsyncIterator[AsyncSession]:
-    engine = create_engine(settings.require("worker_database_url"), pool_size=1)
+    engine = create_engine(settings.require("worker_database_url"), pool_size=1, command_seconds=20)
     try:
         async with transaction(engine) as session:
             yield session

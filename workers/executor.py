@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,18 +13,12 @@ from workers.lease import Lease, claim
 
 # Of the ten seconds after which a supervisor kills: to come to a good place to stop, then to give the leases back.
 FINISH_SECONDS, RELEASE_SECONDS = 5.0, 3.0
-# Before another worker, perhaps with newer code, tries a setup that this one does not know how to run.
-UNKNOWN_DELAY = timedelta(seconds=5)
 
 logger = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
     """The setup is unfinished and its lease is to be given back."""
-
-    def __init__(self, delay: timedelta = timedelta(0)) -> None:
-        super().__init__()
-        self.delay = delay
 
 
 class Executor:
@@ -111,8 +104,8 @@ class Executor:
             await self._run_while_kept(lease)
         except LeaseLost as lost:
             logger.warning("%s; another worker carries on", lost)
-        except Interrupted as interrupted:
-            await self._give_back(lease, interrupted.delay)
+        except Interrupted:
+            await self._give_back(lease)
         except asyncio.CancelledError:
             # By `close` alone, after which this task has nothing more to do than this.
             await self._give_back(lease)
@@ -139,9 +132,9 @@ class Executor:
         if not first.cancelled():
             first.result()
 
-    async def _give_back(self, lease: Lease, delay: timedelta = timedelta(0)) -> None:
+    async def _give_back(self, lease: Lease) -> None:
         try:
-            await lease.give_back(delay)
+            await lease.give_back()
         except LeaseLost as lost:
             logger.info("%s", lost)
         except Exception as error:

@@ -86,16 +86,15 @@ class Lease:
         async with transaction(self._engine) as session:
             yield session, await hold(session, self.setup_id, self.token)
 
-    async def give_back(self, delay: timedelta = timedelta(0)) -> None:
-        """Give the setup up, unfinished, for any worker to carry on after `delay`."""
+    async def give_back(self) -> None:
+        """Give the setup up, unfinished, for any worker to carry on at once."""
         async with self.write() as (session, setup):
             setup.lease_owner = setup.lease_until = setup.hinted_at = None
             setup.hint_number += 1
-            setup.next_attempt_at = func.clock_timestamp() + delay
-            if not delay:
-                await enqueue(
-                    session, setup.tenancy_id, Job.RUN_SETUP, setup.id, attempt=f"{self.token}.{setup.hint_number}"
-                )
+            setup.next_attempt_at = func.clock_timestamp()
+            await enqueue(
+                session, setup.tenancy_id, Job.RUN_SETUP, setup.id, attempt=f"{self.token}.{setup.hint_number}"
+            )
 
 
 async def claim(engine: AsyncEngine, setup_id: UUID) -> Lease | None:

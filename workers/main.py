@@ -38,6 +38,8 @@ MAX_JOBS = 20
 JOB_TIMEOUT_SECONDS = 10
 JOB_END_SECONDS = 2
 POLL_SECONDS = 0.05
+# Longer than a lease: whatever PostgreSQL has not answered by then is somebody else's to do.
+COMMAND_SECONDS = 20.0
 
 FUNCTIONS = {Job.RUN_SETUP: jobs.run_setup, Job.CREATE_ORGANIZATIONAL_UNIT: jobs.create_organizational_unit}
 
@@ -76,7 +78,9 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
     """A worker at work in this process for as long as the block runs."""
     database_url = settings.require("worker_database_url")
     # `freehold worker --check` knows a worker by this name.
-    engine = create_engine(database_url, pool_size=20, name=f"freehold-worker:{socket.gethostname()}")
+    engine = create_engine(
+        database_url, pool_size=20, name=f"freehold-worker:{socket.gethostname()}", command_seconds=COMMAND_SECONDS
+    )
     queue = connect(settings.require("redis_url"))
     try:
         async with Aws(settings) as aws:

@@ -34,7 +34,7 @@ class PageInfo:
 @strawberry.type(description="An element of a list with its place there.")
 class Edge(Generic[T]):
     cursor: str = strawberry.field(
-        description="Opaque: a place in an order. Good for the same field in the same order, under any parent or filter."
+        description="Opaque: a place in an order, good for the same field in the same order, for any parent or filter."
     )
     node: T
 

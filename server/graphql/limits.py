@@ -159,12 +159,9 @@ class _Walk:
         self._measured: dict[str, Shape] = {}
         self._unknown: list[GraphQLError] = []
         self._variables = variables
-        self._defaults: dict[str, ValueNode | None] = {}
+        self._defaults = _defaults(document)
 
     def measure_operation(self, operation: OperationDefinitionNode) -> Shape:
-        definitions = operation.variable_definitions or ()
-        # Operations that share a fragment share its measure, so a default of any of them counts.
-        self._defaults |= {each.variable.name.value: each.default_value for each in definitions if each.default_value}
         root = self._schema.get_root_type(operation.operation)
         own = Shape(directives=len(operation.directives or ()))
         shape = own.beside(self._selections(operation.selection_set, root))
@@ -248,6 +245,20 @@ class _Walk:
         return min(LARGEST_PAGE, max(0, given)) if isinstance(given, int) else LARGEST_PAGE
 
 
+def _defaults(document: DocumentNode) -> dict[str, ValueNode | int | None]:
+    """The values of variables that the request leaves out.
+
+    A fragment is measured once, so a variable of several operations, whose defaults may differ, has the largest.
+    """
+    found: dict[str, ValueNode | int | None] = {}
+    for operation in document.definitions:
+        if isinstance(operation, OperationDefinitionNode):
+            for each in operation.variable_definitions or ():
+                name = each.variable.name.value
+                found[name] = LARGEST_PAGE if name in found else each.default_value
+    return found
+
+
 def _explained(error: GraphQLError, document: DocumentNode) -> GraphQLError:
     """graphql-core does not say where, nor at which of its limits, it broke validation off."""
     if not isinstance(error, ValidationAbortedError):
@@ -264,4 +275,4 @@ def _explained(error: GraphQLError, document: DocumentNode) -> GraphQLError:
 
 
 def _number(value: int) -> str:
-    return str(value) if value < 10**12 else "astronomic"
+    return str(value) if value < 10**12 else "more than 10^12"

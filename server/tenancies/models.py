@@ -32,7 +32,7 @@ class Tenancy(Base):
     regions: Mapped[list[str]] = mapped_column(ARRAY(Text()))
     # The e-mail of an account made without one; `{id}` becomes the account's own 32 hex digits.
     email_template: Mapped[str]
-    # The security contact of every account (CIS AWS Foundations 7.0, control 2.2).
+    # The security contact of every account (CIS AWS Foundations 7.0, control 2.3).
     security_contact_name: Mapped[str]
     security_contact_email: Mapped[str]
     security_contact_phone: Mapped[str]

@@ -38,6 +38,11 @@ class Run:
     account: Account
 
     @property
+    def label(self) -> str:
+        """The account for a log line: its name, and the id that the API shows, so that one finds the other."""
+        return f"{self.account.name!r} (acc_{self.account.id.hex})"
+
+    @property
     def aws_account_id(self) -> str:
         """The account's number in AWS; a stage that asks for it comes after the one that creates the account."""
         if self.account.aws_account_id is None:

@@ -91,12 +91,12 @@ class Runner:
             stopped = self._stopped(error, run, now)
             await self._stop(run, now, stopped)
             if stopped.error.code == INTERNAL:
-                logger.error("account %s: stage %s met this error", run.account.id, row.name, exc_info=error)
+                logger.error("account %s: stage %s met this error", run.label, row.name, exc_info=error)
             return False
         async with lease.write() as (session, setup):
             finished = await complete_stage(session, setup, row.position)
         if finished:
-            logger.info("account %s: setup %s is complete", run.account.id, lease.setup_id)
+            logger.info("account %s: setup %s is complete", run.label, lease.setup_id)
         return True
 
     def _stage(self, name: str) -> Stage:
@@ -139,7 +139,7 @@ class Runner:
         logger.log(
             logging.INFO if waits else logging.WARNING,
             "account %s: stage %s %s: %s: %s (AWS request %s)",
-            run.account.id,
+            run.label,
             row.name,
             "waits" if waits else "failed",
             error.code,

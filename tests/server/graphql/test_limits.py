@@ -82,6 +82,12 @@ def test_a_page_by_variable_counts_as_what_it_is(definition: str, variables: dic
     assert (check_shape(CORE, parse(f"query({definition}) {query}"), variables) == []) is allowed
 
 
+def test_a_fragment_shared_by_operations_counts_as_in_the_largest() -> None:
+    fragment = "{ items(first: $n) { nodes { items(first: $n) { nodes { items(first: $n) { nodes { name }}}}}}}"
+    operations = "query a($n: Int = 1) { ...f } query b($n: Int = 100) { ...f }"
+    assert check_shape(CORE, parse(f"{operations} fragment f on Query {fragment}"))
+
+
 OUTLINE = """
     query Accounts($first: Int) {
       accounts(first: $first) {
@@ -108,7 +114,7 @@ def test_the_pages_that_clients_need_pass() -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "{ accounts { nodes { accountType { accounts { nodes { accountType { accounts(first: 18) { nodes { id }}}}}}}}}",
+        "{ accounts { nodes { accountType { accounts { nodes { accountType { accounts(first: 9) { nodes { id }}}}}}}}}",
         "{ accounts(first: 100) { nodes { setups(first: 100) { nodes { stages { name } } } } } }",
         "{ accounts(first: 100) { edges { node { setups(first: 10) { nodes { stages { controls { id } } } } } } } }",
         "{ a: __schema { types { name } }" + " __schema { types { fields { args { name } } } }" * 80 + "}",
