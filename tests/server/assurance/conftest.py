@@ -27,7 +27,8 @@ __all__ = ["engine", "new_tenant", "owner", "settings", "tenant", "worker_engine
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 
-@pytest.fixture(scope="session")
+# No longer than its module: a server relays the outbox of the database that other tests look at.
+@pytest.fixture(scope="module")
 async def server(settings: Settings, worker_engine: AsyncEngine) -> AsyncIterator[httpx.AsyncClient]:
     await declare_stages(worker_engine, STAGES)
     async with running(settings) as client:

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from server.embedded import ServiceError, embedded
+from server.embedded.directory import LOCK
 from tests.server.embedded.aws import Aws, stay_on
 from tests.server.embedded.processes import child_of
 from tests.server.embedded.test_accounts import CONTACT, PUBLIC_ACCESS
@@ -109,6 +110,7 @@ async def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def put_damaged(state: Path, path: Path, damage: str) -> None:
     path.parent.mkdir(parents=True)
+    (path.parent.parent / LOCK).touch()
     whole = state.read_bytes()
     contents = {"emptied": b"", "cut short": whole[: len(whole) // 2], "overwritten": b"no database " * 1000}
     path.write_bytes(contents.get(damage, whole))
