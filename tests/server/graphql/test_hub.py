@@ -16,7 +16,11 @@ from tests.server.fixtures import NewTenant, Owner, Tenant, write_event
 from tests.server.tunnel import tunnel
 from tests.server.waiting import until
 
-LISTENERS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'freehold-hub' AND datname = current_database()"
+# The one that listens; none while an earlier test's is still leaving.
+LISTENERS = (
+    "SELECT min(pid) FROM pg_stat_activity WHERE application_name = 'freehold-hub' AND datname = current_database() "
+    "HAVING count(*) = 1"
+)
 
 
 @pytest.fixture
