@@ -6,6 +6,7 @@ from server.assurance.models import CreateIntent, Event, Setup, Stage, StageDefi
 from server.database import Base
 from server.identity.models import ApiToken
 from server.jobs import Outbox
+from server.policies.models import Policy, PolicyAttachment
 from server.tenancies.models import Tenancy
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "CreateIntent",
     "Event",
     "Outbox",
+    "Policy",
+    "PolicyAttachment",
     "Setup",
     "Stage",
     "StageDefinition",

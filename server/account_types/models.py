@@ -22,4 +22,6 @@ class AccountType(Base):
     # Holds Freehold's own accounts: nobody may add, move or remove an account there, or delete it.
     foundation: Mapped[bool] = mapped_column(default=False)
     organizational_unit_id: Mapped[str | None]
+    # How many accounts are of this type; kept by triggers on `account`.
+    account_count: Mapped[int] = mapped_column(server_default=text("0"), default=0)
     created_at: Mapped[Now]

@@ -19,7 +19,7 @@ from server.embedded.installation import as_environment
 from server.migrate import alembic_config, migrate
 from server.models import Base
 
-NEWEST = "0003"
+NEWEST = "0005"
 
 
 async def on_owner(settings: Settings, work: Callable[[AsyncConnection], Awaitable[object]]) -> object:
@@ -29,6 +29,10 @@ async def on_owner(settings: Settings, work: Callable[[AsyncConnection], Awaitab
             return await work(connection)
     finally:
         await engine.dispose()
+
+
+def upgrade_to(connection: Connection, revision: str) -> None:
+    command.upgrade(alembic_config(connection), revision)
 
 
 def differences(connection: Connection) -> list[object]:
@@ -56,6 +60,37 @@ async def test_many_processes_may_migrate_at_once(empty: Settings) -> None:
         out, err = await process.communicate()
         assert process.returncode == 0, err.decode()
         assert out == f"The database is at revision {NEWEST}.\n".encode()
+
+
+async def test_accounts_that_were_there_before_their_counters_are_counted(empty: Settings) -> None:
+    await on_owner(empty, lambda connection: connection.run_sync(upgrade_to, "0003"))
+    owner = await asyncpg.connect(empty.owner_database_url)
+    try:
+        # Row-level security hides even from the owner what no policy shows.
+        for table in ("tenancy", "account_type", "account"):
+            await owner.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
+        await owner.execute(
+            "INSERT INTO tenancy (name, state, home_region, regions, email_template, security_contact_name,"
+            " security_contact_email, security_contact_phone) VALUES ('t', 'ACTIVE', 'r', '{}', 'e', 'n', 'e', 'p')"
+        )
+        await owner.execute(
+            "INSERT INTO account_type (tenancy_id, name, foundation)"
+            " SELECT id, kind, false FROM tenancy, unnest('{full,empty}'::text[]) kind"
+        )
+        await owner.execute(
+            "INSERT INTO account (tenancy_id, name, email, role, origin, status, account_type_id, created_by_kind,"
+            " created_by_name) SELECT tenancy_id, n, n, 'MEMBER', 'CREATED', 'ACTIVE', id, 'SYSTEM', 't'"
+            " FROM account_type, unnest('{a,b,c}'::text[]) n WHERE account_type.name = 'full'"
+        )
+        for table in ("tenancy", "account_type", "account"):
+            await owner.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+        await migrate(empty)
+        worker = await asyncpg.connect(empty.worker_database_url)
+        counts = await worker.fetch("SELECT name, account_count FROM account_type")
+        await worker.close()
+        assert dict(counts) == {"full": 3, "empty": 0}
+    finally:
+        await owner.close()
 
 
 async def test_they_can_be_undone(empty: Settings) -> None:
