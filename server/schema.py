@@ -16,11 +16,12 @@ from server.graphql.schema import Schema
 from server.identity.queries import IdentityQuery
 from server.planner import install
 from server.planner.mapping import by_node_id
+from server.policies.queries import PolicyQuery
 from server.tenancies.queries import TenancyQuery
 
 
 @strawberry.type
-class Query(AssuranceQuery, AccountQuery, AccountTypeQuery, TenancyQuery, IdentityQuery):
+class Query(AssuranceQuery, PolicyQuery, AccountQuery, AccountTypeQuery, TenancyQuery, IdentityQuery):
     node: Node | None = by_node_id(
         ids.parse, description="Any object by its id; null when there is none, an error when the text is not an id."
     )

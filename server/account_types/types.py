@@ -9,10 +9,11 @@ from server.account_types import models
 from server.graphql.connections import Connection, Node, OrderDirection
 from server.graphql.ids import decode
 from server.graphql.scalars import expose
-from server.planner.mapping import SortKey, condition, connection, contains, table
+from server.planner.mapping import SortKey, Through, condition, connection, contains, table, to_many
 
 if TYPE_CHECKING:
     from server.accounts.types import Account
+    from server.policies.types import Policy
 
 
 @strawberry.type(description="A named group of accounts: one organizational unit in AWS, and the boundary of access.")
@@ -27,19 +28,26 @@ class AccountType(Node):
         {"CREATED_AT": SortKey("{row}.created_at", "timestamptz")},
         default=("CREATED_AT", False),
         on={"account_type_id": "id"},
+        counters={frozenset(): "{parent}.account_count"},
         description="The accounts of this type, newest first.",
+    )
+    policies: list[Annotated["Policy", strawberry.lazy("server.policies.types")]] = to_many(
+        through=Through("policy_attachment", {"account_type_id": "id"}),
+        on={"id": "policy_id"},
+        order=("name",),
+        description="The policies attached to this type, by name.",
     )
 
 
 @strawberry.input(one_of=True, description="Which account type.")
 class AccountTypeBy:
-    id: strawberry.ID | None = condition("{row}.id = {0}", "uuid", convert=lambda value: (decode(value, "typ"),))
-    name: str | None = condition("lower({row}.name) = lower({0})", "text", description="Whatever the case.")
+    id: strawberry.ID | None = condition("{row}.id = {value}", "uuid", convert=lambda value: decode(value, "typ"))
+    name: str | None = condition("lower({row}.name) = lower({value})", "text", description="Whatever the case.")
 
 
 @strawberry.input
 class AccountTypeFilter:
-    foundation: bool | None = condition("{row}.foundation = {0}", "boolean")
+    foundation: bool | None = condition("{row}.foundation = {value}", "boolean")
     search: str | None = contains("name", description="Part of the name, whatever the case.")
 
 

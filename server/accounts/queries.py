@@ -2,7 +2,7 @@
 
 import strawberry
 
-from server.accounts.types import ORDERS, Account, AccountBy, AccountFilter, AccountOrder, AccountOrderField
+from server.accounts.types import COUNTERS, ORDERS, Account, AccountBy, AccountFilter, AccountOrder, AccountOrderField
 from server.graphql.connections import Connection
 from server.planner.mapping import connection, lookup
 
@@ -15,5 +15,6 @@ class AccountQuery:
         default=(AccountOrderField.CREATED_AT, False),
         filter=AccountFilter,
         order_by=AccountOrder,
+        counters=COUNTERS,
         description="The accounts of the tenancy, newest first when no order is given.",
     )

@@ -1,6 +1,5 @@
 """GraphQL types of accounts."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +20,7 @@ from server.planner.mapping import (
     connection,
     contains,
     embedded,
+    having,
     table,
     to_many,
     to_one,
@@ -107,19 +107,15 @@ class Account(Node):
 
 @strawberry.input(one_of=True, description="Which account.")
 class AccountBy:
-    id: strawberry.ID | None = condition("{row}.id = {0}", "uuid", convert=lambda value: (decode(value, "acc"),))
-    aws_account_id: str | None = condition("{row}.aws_account_id = {0}", "text")
-    name: str | None = condition("lower({row}.name) = lower({0})", "text", description="Whatever the case.")
+    id: strawberry.ID | None = condition("{row}.id = {value}", "uuid", convert=lambda value: decode(value, "acc"))
+    aws_account_id: str | None = condition("{row}.aws_account_id = {value}", "text")
+    name: str | None = condition("lower({row}.name) = lower({value})", "text", description="Whatever the case.")
 
 
 @strawberry.input(description="A tag that accounts must have.")
 class TagFilter:
-    key: str
-    value: str | None = strawberry.field(default=None, description="Any value when absent.")
-
-
-def _keys_and_values(tags: Sequence[dict[str, str]]) -> tuple[list[str], list[str | None]]:
-    return [tag["key"] for tag in tags], [tag.get("value") for tag in tags]
+    key: str = condition("{row}.key = {value}", "text", required=True)
+    value: str | None = condition("{row}.value = {value}", "text", description="Any value when absent.")
 
 
 @strawberry.input
@@ -129,17 +125,7 @@ class AccountFilter:
         "account_type_id", type_="uuid", convert=lambda value: decode(value, "typ"), description="Any of these."
     )
     role: list[AccountRole] | None = any_of("role", description="Any of these.")
-    tag: list[TagFilter] | None = condition(
-        """not exists (
-            select from unnest({0}, {1}) wanted(key, value)
-            where not exists (
-                select from tag where tag.tenancy_id = {row}.tenancy_id and tag.account_id = {row}.id
-                and tag.key = wanted.key and (wanted.value is null or tag.value = wanted.value)))""",
-        "text[]",
-        "text[]",
-        convert=_keys_and_values,
-        description="All of these.",
-    )
+    tag: list[TagFilter] | None = having(models.Tag, on={"account_id": "id"}, description="All of these, at most 10.")
     search: str | None = contains(
         "name", "email", "alias", "aws_account_id", description="Part of the name, e-mail, alias or AWS account id."
     )
@@ -164,4 +150,11 @@ ORDERS = {
     AccountOrderField.NAME: SortKey("lower({row}.name)", "text"),
     AccountOrderField.CREATED_AT: SortKey("{row}.created_at", "timestamptz"),
     AccountOrderField.UPDATED_AT: SortKey("{row}.updated_at", "timestamptz"),
+}
+
+# An account type knows how many accounts it has.
+_COUNT = "(select coalesce(sum(account_count), 0) from account_type where tenancy_id = {tenancy}"
+COUNTERS = {
+    frozenset[str](): f"{_COUNT})",
+    frozenset({"accountTypeId"}): f"{_COUNT} and id = any({{accountTypeId}}))",
 }

@@ -8,6 +8,8 @@ PREFIXES = {
     "ten": "a tenancy",
     "acc": "an account",
     "typ": "an account type",
+    "pol": "a policy",
+    "att": "a policy attachment",
     "set": "an account setup",
     "tok": "an API token",
 }

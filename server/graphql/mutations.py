@@ -76,12 +76,6 @@ def _permission(field: StrawberryField) -> Role | None:
     return metadata.get(PERMISSION)
 
 
-def may(role: Role, permission: Role) -> bool:
-    """Whether a viewer with `role` may do what needs `permission`."""
-    order = list(Role)
-    return order.index(role) <= order.index(permission)
-
-
 class MutationEdge(FieldExtension):
     def __init__(self, permission: Role, races: Races) -> None:
         self.permission = permission
@@ -98,7 +92,7 @@ class MutationEdge(FieldExtension):
 
     async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: Info, **kwargs: Any) -> Any:
         viewer = info.context.viewer
-        if not may(viewer.role, self.permission):
+        if not viewer.role.includes(self.permission):
             return self._refused(
                 errors.UserError(
                     errors.UserErrorCode.FORBIDDEN,

@@ -18,6 +18,11 @@ class Role(StrEnum):
     USER = "USER"
     READONLY = "READONLY"
 
+    def includes(self, other: "Role") -> bool:
+        """Whether whoever has this role may do what needs the other."""
+        order = list(Role)
+        return order.index(self) <= order.index(other)
+
 
 class ApiToken(Base):
     """A program's credential. Only a hash of the secret is kept; the prefix lets a person tell tokens apart."""

@@ -2,20 +2,22 @@
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from graphql import GraphQLArgument, GraphQLError, GraphQLInputObjectType, Node, get_named_type
 
 from server.errors import UserErrorCode
-from server.planner.mapping import MAPPING, Condition, Pages
+from server.planner.mapping import MAPPING, Condition, Having, Pages
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 100
 LARGEST_LIST = 100
+# Each is a join of its own, and PostgreSQL takes longer over every further one.
+MOST_HAVING = 10
 CURSOR_VERSION = 1
 CURSOR_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -35,10 +37,23 @@ class InvalidArgument(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """A condition in force, and where its values begin among those of its field."""
+    """A condition in force, the name of its field, and the place of its value among those of the whole argument."""
 
+    name: str
     condition: Condition
-    first_value: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Existence:
+    """A row that must exist, and the conditions that it meets."""
+
+    name: str
+    having: Having
+    restrictions: tuple[Restriction, ...]
+
+
+Restrictions: TypeAlias = tuple[Restriction | Existence, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +65,7 @@ class Page:
     backward: bool
     after: bool
     before: bool
-    restrictions: tuple[Restriction, ...]
+    restrictions: Restrictions
 
 
 LIMIT, AFTER, BEFORE, CONDITIONS = 0, 1, 3, 5
@@ -67,31 +82,48 @@ def read_page(
         cursor = arguments.get(argument)
         expected = [CURSOR_VERSION, name, order, ascending]
         values += (None, None) if cursor is None else _decode_cursor(cursor, argument, expected, pages.keys[order].type)
-    restrictions: list[Restriction] = []
+    restrictions: Restrictions = ()
     if given := arguments.get("filter"):
         restrictions = read_conditions(given, definitions["filter"], values, "filter")
     after, before = (arguments.get(argument) is not None for argument in ("after", "before"))
-    return Page(order, ascending, backward, after, before, tuple(restrictions)), values
+    return Page(order, ascending, backward, after, before, restrictions), values
 
 
 def read_conditions(
     given: Mapping[str, Any], definition: GraphQLArgument, values: list[object], argument: str
-) -> list[Restriction]:
+) -> Restrictions:
     """The conditions an input object sets; their values are added to `values`."""
     input_type = get_named_type(definition.type)
     assert isinstance(input_type, GraphQLInputObjectType)
-    restrictions: list[Restriction] = []
+    restrictions: list[Restriction | Existence] = []
     for name, value in given.items():
-        if value is None or value == []:
-            continue
-        condition = input_type.fields[name].extensions["strawberry-definition"].metadata[MAPPING]
-        restrictions.append(Restriction(condition, len(values)))
         try:
-            _check_length(value)
-            values += checked(condition.convert(value))
+            restrictions += _restrictions(input_type, name, value, values)
         except ValueError as error:
             raise InvalidArgument(f"`{name}`: {error}", argument, name) from None
-    return restrictions
+    return tuple(restrictions)
+
+
+def _restrictions(
+    input_type: GraphQLInputObjectType, name: str, value: Any, values: list[object]
+) -> Iterator[Restriction | Existence]:
+    """What a field of an input object restricts, which is nothing when it is null or empty."""
+    if value is None or value == []:
+        return
+    field = input_type.fields[name]
+    match field.extensions["strawberry-definition"].metadata[MAPPING]:
+        case Condition() as condition:
+            _check_length(value, LARGEST_LIST)
+            values += checked([condition.convert(value)])
+            yield Restriction(name, condition, len(values) - 1)
+        case Having() as having:
+            _check_length(value, MOST_HAVING)
+            element = get_named_type(field.type)
+            assert isinstance(element, GraphQLInputObjectType)
+            for each in value:
+                found = [r for inner, wanted in each.items() for r in _restrictions(element, inner, wanted, values)]
+                assert all(isinstance(each, Restriction) for each in found), "conditions nest no deeper"
+                yield Existence(name, having, tuple(found))  # type: ignore[arg-type] # asserted above
 
 
 def checked(values: Iterable[object]) -> list[object]:
@@ -157,6 +189,6 @@ def _check_text(value: str) -> str:
     return value
 
 
-def _check_length(value: object) -> None:
-    if isinstance(value, list) and len(value) > LARGEST_LIST:
-        raise ValueError(f"At most {LARGEST_LIST} values, not {len(value)}.")
+def _check_length(value: object, most: int) -> None:
+    if isinstance(value, list) and len(value) > most:
+        raise ValueError(f"At most {most} values, not {len(value)}.")

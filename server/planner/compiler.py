@@ -7,12 +7,13 @@ from the mapping alone; whatever a request brings is a bound value.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from graphql import GraphQLObjectType, get_named_type, is_abstract_type, is_non_null_type
+from graphql import GraphQLError, GraphQLObjectType, get_named_type, is_interface_type, is_non_null_type
 from sqlalchemy.dialects import postgresql
 
-from server.context import Viewer
+from server.errors import UserErrorCode
+from server.identity.models import Role
 from server.planner import json_text, pages
-from server.planner.arguments import InvalidArgument, Restriction, checked, read_conditions
+from server.planner.arguments import Existence, InvalidArgument, Restriction, Restrictions, checked, read_conditions
 from server.planner.json_text import JsonObject
 from server.planner.mapping import (
     ByNodeId,
@@ -20,18 +21,20 @@ from server.planner.mapping import (
     Elements,
     Embedded,
     Mapped,
+    OneOfTypes,
     Pages,
     Related,
     Snapshot,
+    Source,
     ToMany,
     ToOne,
     quote,
 )
 from server.planner.rows import NO_ROW, Row, Selected, Unmapped, column_value, mapping_of, source_of
-from server.planner.selection import Operation
+from server.planner.selection import Fields, Operation
 from server.planner.statement import Call, Placeholders, Statement
 
-# Under this key, which no response key can equal, an object of an interface says which type it is of.
+# Under this key, which no response key can equal, an object of an abstract type says which type it is of.
 TYPE_KEY = ":type"
 
 Where: TypeAlias = Callable[[Row], list[str]]
@@ -41,18 +44,42 @@ _ELEMENT_TYPES = {"Int": "integer", "Boolean": "boolean"}
 
 
 class Compiler:
-    """Compiles within one operation for one viewer; one compiler makes one statement."""
+    """Compiles within one operation for viewers of one role; one compiler makes one statement.
 
-    def __init__(self, operation: Operation, viewer: Viewer) -> None:
+    `typed` is for the ordinary executor, which completes what the statement returns: objects of abstract types say
+    under TYPE_KEY which they are. Without it the JSON is the client's.
+    """
+
+    def __init__(self, operation: Operation, role: Role, *, typed: bool) -> None:
         self.operation = operation
         self.placeholders = Placeholders()
-        self._viewer = viewer
-        self._tenancy = self.placeholders.given([viewer.tenancy_id])
+        self._role = role
+        self._typed = typed
         self._aliases = 0
 
     def statement(self, query: str) -> Statement:
         """The statement of a finished query of one JSON text."""
         return self.placeholders.statement(f"coalesce(({query}), 'null')")
+
+    def response(self) -> Statement:
+        """The statement of the whole response; it returns null where the ordinary executor has an error to tell.
+
+        Raises Unmapped when the operation reads nothing, or something that is not in the database.
+        """
+        query_type = self.operation.schema.query_type
+        assert query_type is not None
+        data = JsonObject()
+        selected = self._selected(query_type, self.operation.root(query_type), ())
+        for child in selected:
+            if child.name == "__typename":
+                data.fixed(child.key, f'"{query_type.name}"')
+            elif child.name in query_type.fields:
+                data.member(child.key, self._nullable(child, f"({self.root(child)})"))
+            else:
+                raise Unmapped("introspection")
+        if all(child.name == "__typename" for child in selected):
+            raise Unmapped("nothing to read")
+        return self.placeholders.statement(str(json_text.JsonText('{"data":').sql(str(data)).text("}")))
 
     # Queries of one JSON text; no row means null.
 
@@ -81,25 +108,48 @@ class Compiler:
         match mapped:
             case ToOne():
                 where = self._where(mapped, selected, parent)
-                return self.one(selected.target, selected, where, mapped.order)
+                query = self.one(selected.target, selected, where, mapped.order)
             case ToMany():
-                return self._many(mapped, selected, parent)
+                query = self._many(mapped, selected, parent)
             case Pages():
-                return pages.query(self, mapped, selected, parent)
+                query = pages.query(self, mapped, selected, parent)
+            case OneOfTypes():
+                query = self._one_of_types(mapped, selected, parent)
             case Elements():
-                return self._elements(mapped, selected, parent)
+                query = self._elements(mapped, selected, parent)
             case Snapshot():
-                return self._snapshot(mapped, selected, parent)
+                query = self._snapshot(mapped, selected, parent)
             case ByNodeId():
-                return self._node(mapped, selected)
-        raise Unmapped(f"{selected} cannot be read on its own")
+                query = self._node(mapped, selected)
+            case _:
+                raise Unmapped(f"{selected} cannot be read on its own")
+        return query
 
     def _many(self, mapped: ToMany, selected: Selected, parent: Row) -> str:
         row = self.scan(selected.target)
-        joins: list[str] = []
+        joins, where = [], []
+        if mapped.through is None:
+            where = related(mapped, row, parent)
+        else:
+            link = Row(self.alias())
+            conditions = " and ".join([*related(mapped, row, link), f"{link.column('tenancy_id')} = {self.tenancy()}"])
+            joins.append(f"join {quote(mapped.through.table)} {link.alias} on {conditions}")
+            where = joined(mapped.through.on, link, parent)
         json = self.body(selected.target, selected, row, joins)
-        source = self.source(row, related(mapped, row, parent), joins)
-        return self._array(f"select {json} as j {source} {_order(mapped.order, row)}")
+        return self._array(f"select {json} as j {self.source(row, where, joins)} {_order(mapped.order, row)}")
+
+    def _one_of_types(self, mapped: OneOfTypes, selected: Selected, parent: Row) -> str:
+        """The queries of the types in their order; PostgreSQL runs them until one finds a row."""
+        queries = []
+        for name, on in mapped.on.items():
+            type_ = self.operation.schema.get_type(name)
+            assert isinstance(type_, GraphQLObjectType)
+
+            def where(row: Row, on: Mapping[str, str] = on) -> list[str]:
+                return joined(on, row, parent)
+
+            queries.append(f"({self.one(type_, selected, where)})")
+        return f"select coalesce({', '.join(queries)}) as j"
 
     def _elements(self, mapped: Elements, selected: Selected, parent: Row) -> str:
         row = Row(self.alias(), nullable=True)
@@ -132,7 +182,7 @@ class Compiler:
 
     def _node(self, mapped: ByNodeId, selected: Selected) -> str:
         interface = get_named_type(selected.field.type)
-        assert is_abstract_type(interface)
+        assert is_interface_type(interface)
         types = {source_of(type_).node: type_ for type_ in self.operation.schema.get_possible_types(interface)}
 
         def read(arguments: Mapping[str, Any]) -> tuple[str, list[object]]:
@@ -168,48 +218,54 @@ class Compiler:
         return f"from {quote(row.source.table.name)} {row.alias} {' '.join(joins)} where {conditions}"
 
     def tenancy(self) -> str:
-        return self.placeholders.use(self._tenancy, 0, "uuid")
+        return self.placeholders.viewer("tenancy_id", "uuid")
 
     def call(
         self, selected: Selected, read: Callable[[Mapping[str, Any]], tuple[Any, list[object]]]
     ) -> tuple[Any, int]:
         """Reads the arguments of a field; returns their shape and the group of their values."""
-        return self.placeholders.called(Call(selected.field, selected.nodes[0], selected.path, read), self.operation)
+        call = Call(selected.field, selected.nodes[0], selected.path, read)
+        return self.placeholders.called(call, self.operation.variables)
 
     def equals(self, type_: GraphQLObjectType, values: Mapping[str, object]) -> Where:
         """A condition: each column equals its value."""
-        table = source_of(type_).table
         group = self.placeholders.given(checked(values.values()))
-        types = [str(table.c[column].type.compile(dialect=_DIALECT)) for column in values]
+        types = [_sql_type(type_, column) for column in values]
         return lambda row: [
-            f"{row.column(column)} = {self.placeholders.use(group, position, types[position])}"
-            for position, column in enumerate(values)
+            f"{row.column(column)} = {self.placeholders.use(group, place, types[place])}"
+            for place, column in enumerate(values)
         ]
 
-    def restricted(self, restrictions: Sequence[Restriction], group: int, row: Row) -> list[str]:
+    def restricted(self, restrictions: Restrictions, group: int, row: Row) -> list[str]:
         """The conditions of a filter or a lookup on a row."""
-        conditions = []
-        for restriction in restrictions:
-            condition, first = restriction.condition, restriction.first_value
-            values = (self.placeholders.use(group, first + n, type_) for n, type_ in enumerate(condition.types))
-            conditions.append(f"({condition.sql.format(*values, row=row.alias)})")
-        return conditions
+        return [f"({self._restricted(each, group, row)})" for each in restrictions]
+
+    def _restricted(self, restriction: Restriction | Existence, group: int, row: Row) -> str:
+        match restriction:
+            case Restriction(_, condition, value):
+                placeholder = self.placeholders.use(group, value, condition.type)
+                return condition.sql.format(row=row.alias, value=placeholder)
+            case Existence(_, having, restrictions):
+                other = Row(self.alias(), Source(having.table, "tenancy_id", None))
+                where = [*joined(having.on, other, row), *self.restricted(restrictions, group, other)]
+                return f"exists (select {self.source(other, where)})"
 
     def _where(self, mapped: ToOne, selected: Selected, parent: Row) -> Where:
-        viewer = {column: getattr(self._viewer, attribute) for column, attribute in mapped.viewer.items()}
-        is_viewers = self.equals(selected.target, viewer)
+        viewers = {column: _sql_type(selected.target, column) for column in mapped.viewer}
         is_looked_up = self._looked_up(mapped.by, selected) if mapped.by else None
         return lambda row: [
             *related(mapped, row, parent),
-            *is_viewers(row),
+            *(
+                f"{row.column(column)} = {self.placeholders.viewer(mapped.viewer[column], type_)}"
+                for column, type_ in viewers.items()
+            ),
             *(is_looked_up(row) if is_looked_up else ()),
         ]
 
     def _looked_up(self, argument: str, selected: Selected) -> Where:
-        def read(arguments: Mapping[str, Any]) -> tuple[tuple[Restriction, ...], list[object]]:
+        def read(arguments: Mapping[str, Any]) -> tuple[Restrictions, list[object]]:
             values: list[object] = []
-            restrictions = read_conditions(arguments[argument], selected.field.args[argument], values, argument)
-            return tuple(restrictions), values
+            return read_conditions(arguments[argument], selected.field.args[argument], values, argument), values
 
         restrictions, group = self.call(selected, read)
         return lambda row: self.restricted(restrictions, group, row)
@@ -217,16 +273,27 @@ class Compiler:
     # Objects and their fields.
 
     def children(self, type_: GraphQLObjectType, selected: Selected) -> list[Selected]:
-        """The fields selected below a field for a type."""
-        return [
-            Selected(type_, nodes, (*selected.path, key))
-            for key, nodes in self.operation.fields(type_, selected.nodes).items()
-        ]
+        """The fields selected below a field for a type; raises GraphQLError for one that the viewer may not select."""
+        return self._selected(type_, self.operation.below(type_, selected.nodes), selected.path)
+
+    def _selected(self, type_: GraphQLObjectType, fields: Fields, path: tuple[str, ...]) -> list[Selected]:
+        found = [Selected(type_, nodes, (*path, key)) for key, nodes in fields.items()]
+        for each in found:
+            self.permit(each)
+        return found
+
+    def permit(self, selected: Selected) -> None:
+        """Raises a located GraphQLError for a field that the viewer may not select."""
+        required = selected.required
+        if required is not None and not self._role.includes(required):
+            message = f"`{selected}` needs the role {required} or higher; this API token has the role {self._role}."
+            extensions = {"code": UserErrorCode.FORBIDDEN.value, "field": list(selected.path)}
+            raise GraphQLError(message, selected.nodes, extensions=extensions)
 
     def body(self, type_: GraphQLObjectType, selected: Selected, row: Row, joins: list[str]) -> JsonObject:
         """The JSON object of a row; what its relations need is added to `joins`."""
         json = JsonObject()
-        if selected.name in selected.parent.fields and is_abstract_type(get_named_type(selected.field.type)):
+        if self._typed and selected.is_abstract:
             json.fixed(TYPE_KEY, f'"{type_.name}"')
         for child in self.children(type_, selected):
             if child.name == "__typename":
@@ -248,13 +315,20 @@ class Compiler:
                 joins.append(f"left join lateral ({self._query(mapped, selected, row)}) {alias} on true")
                 return f"coalesce({alias}.j, 'null')"
 
+    def _nullable(self, selected: Selected, json: str) -> str:
+        """JSON that is null for a field that may be null, and SQL null for one that may not."""
+        return json if is_non_null_type(selected.field.type) else f"coalesce({json}, 'null')"
+
+
+def joined(on: Mapping[str, str], row: Row, parent: Row) -> list[str]:
+    """The conditions that join a row's columns (left) to those of another (right)."""
+    return [f"{row.column(theirs)} = {parent.column(ours)}" for theirs, ours in on.items()]
+
 
 def related(mapped: Related, row: Row, parent: Row) -> list[str]:
     """The conditions that make `row` one of the rows related to `parent`."""
-    return [
-        *(f"{row.column(theirs)} = {parent.column(ours)}" for theirs, ours in mapped.on.items()),
-        *(f"{row.column(name)} = {json_text.literal(value)}" for name, value in mapped.where.items()),
-    ]
+    where = (f"{row.column(name)} = {json_text.literal(value)}" for name, value in mapped.where.items())
+    return [*joined(mapped.on, row, parent), *where]
 
 
 def _order(order: Sequence[str], row: Row) -> str:
@@ -265,6 +339,10 @@ def _order(order: Sequence[str], row: Row) -> str:
 def _leaf(expression: str, selected: Selected, row: Row) -> str:
     json = json_text.leaf(expression, selected.field.type)
     return json if is_non_null_type(selected.field.type) and not row.nullable else f"coalesce({json}, 'null')"
+
+
+def _sql_type(type_: GraphQLObjectType, column: str) -> str:
+    return str(source_of(type_).table.c[column].type.compile(dialect=_DIALECT))
 
 
 def _column_of(type_: GraphQLObjectType, name: str) -> str:

@@ -24,8 +24,10 @@ from strawberry.annotation import StrawberryAnnotation
 from strawberry.types.arguments import StrawberryArgument
 
 from server.database import Base
+from server.identity.models import Role
 
 MAPPING = "mapping"
+REQUIRES = "requires"
 
 T = TypeVar("T")
 On: TypeAlias = Mapping[str, str]
@@ -88,8 +90,24 @@ class ToOne(Related):
 
 
 @dataclass(frozen=True, slots=True)
+class Through:
+    """A table between two others; `on` joins its columns (left) to those of the row that holds the field (right)."""
+
+    table: str
+    on: On
+
+
+@dataclass(frozen=True, slots=True)
 class ToMany(Related):
-    pass
+    # With a table between, `on` joins the target's columns to those of that table.
+    through: Through | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OneOfTypes:
+    """An object of one of several types: the first, in this order, of which there is a related row."""
+
+    on: Mapping[str, On]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,29 +132,38 @@ class Pages:
     keys: Mapping[Any, SortKey]
     default: tuple[str, bool]
     on: On
+    # What is counted already, by the names of the conditions in force.
+    counters: Mapping[frozenset[str], str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """What one field of an input restricts: SQL over `{row}` and the values that `convert` makes of the input.
+    """What one field of an input restricts: SQL over `{row}` and the value that `convert` makes of the input.
 
     `convert` raises ValueError with a sentence for the caller.
     """
 
     sql: str
-    types: tuple[str, ...]
-    convert: Callable[[Any], Sequence[object]]
+    type: str
+    convert: Callable[[Any], object]
 
 
-Mapped: TypeAlias = Column | Embedded | Elements | Snapshot | ToOne | ToMany | ByNodeId | Pages
+@dataclass(frozen=True, slots=True, eq=False)
+class Having:
+    """For every object in the input there is a row of `table` that meets the conditions on the object's fields."""
+
+    table: sqlalchemy.Table
+    on: On
+
+
+Mapped: TypeAlias = Column | Embedded | Elements | Snapshot | ToOne | ToMany | OneOfTypes | ByNodeId | Pages
 
 
 def table(model: type[Base], *, node: str | None = None, tenancy: str | None = "tenancy_id") -> Callable[[T], T]:
     """Class decorator: the type's rows are those of `model`; `node` is the prefix of its ids."""
 
     def decorate(cls: T) -> T:
-        source = sqlalchemy.inspect(model).local_table
-        assert isinstance(source, sqlalchemy.Table)
+        source = _table(model)
         assert tenancy is None or tenancy in source.c, f"{source.name} has no column {tenancy}"
         cls.__source__ = Source(source, tenancy, node)  # type: ignore[attr-defined]
         return cls
@@ -173,9 +200,16 @@ def to_one(
     return _field(ToOne(on or {}, where or {}, order), description)
 
 
-def to_many(*, on: On | None = None, order: tuple[str, ...], description: str | None = None) -> Any:
+def to_many(
+    *, on: On | None = None, order: tuple[str, ...], through: Through | None = None, description: str | None = None
+) -> Any:
     """All related rows by `order`; for lists that stay short."""
-    return _field(ToMany(on or {}, order=order), description)
+    return _field(ToMany(on or {}, order=order, through=through), description)
+
+
+def one_of_types(on: Mapping[Any, On], *, description: str | None = None) -> Any:
+    """A union: the related row of the first type that has one. A type given last may be related to every row."""
+    return _field(OneOfTypes({type_.__name__: each for type_, each in on.items()}), description)
 
 
 def viewers(*, on: On | None = None, description: str | None = None) -> Any:
@@ -201,9 +235,15 @@ def connection(
     on: On | None = None,
     filter: Any = None,
     order_by: Any = None,
+    counters: Mapping[frozenset[str], str] | None = None,
     description: str | None = None,
 ) -> Any:
-    """Pages of rows. `default` is the name of a key and whether it ascends; `filter` and `order_by` are input types."""
+    """Pages of rows. `default` is the name of a key and whether it ascends; `filter` and `order_by` are input types.
+
+    `counters` spare counting: SQL of the number of rows, by the fields of `filter` that are given for it to hold. It
+    is formatted with the alias of the row that holds the field as `{parent}`, the viewer's tenancy as `{tenancy}`, and
+    the value of a field of the filter under the field's name.
+    """
     arguments = [
         _argument("first", int | None, "How many, from the start or after `after`: 1 to 100; 50 when absent."),
         _argument("after", str | None, "Only what follows this cursor."),
@@ -218,19 +258,19 @@ def connection(
         )
     if order_by is not None:
         arguments.append(_argument("order_by", order_by | None, None))
-    return _field(Pages(keys, default, on or {}), description, arguments=arguments)
+    return _field(Pages(keys, default, on or {}, counters or {}), description, arguments=arguments)
 
 
 def condition(
     sql: str,
-    *types: str,
-    convert: Callable[[Any], Sequence[object]] = lambda value: (value,),
+    type_: str,
+    *,
+    convert: Callable[[Any], object] = lambda value: value,
+    required: bool = False,
     description: str | None = None,
 ) -> Any:
-    """A field of a filter or of a lookup. Placeholders `{0}`, `{1}`... have the SQL `types` in this order."""
-    return strawberry.field(
-        default=strawberry.UNSET, description=description, metadata={MAPPING: Condition(sql, types, convert)}
-    )
+    """A field of a filter or of a lookup: SQL over `{row}` and the value, `{value}`, of the SQL type `type_`."""
+    return _input(Condition(sql, type_, convert), description, required=required)
 
 
 def any_of(
@@ -238,17 +278,28 @@ def any_of(
 ) -> Any:
     """A list in a filter: the column equals one of its values."""
     return condition(
-        f"{{row}}.{quote(column)} = any({{0}})",
+        f"{{row}}.{quote(column)} = any({{value}})",
         f"{type_}[]",
-        convert=lambda values: ([convert(value) for value in values],),
+        convert=lambda values: [convert(value) for value in values],
         description=description,
     )
 
 
 def contains(*columns: str, description: str | None = None) -> Any:
     """Text that one of the columns contains, whatever the case."""
-    matches = " or ".join(f"{{row}}.{quote(column)} ilike {{0}}" for column in columns)
-    return condition(matches, "text", convert=lambda text: (f"%{_escape_like(text)}%",), description=description)
+    matches = " or ".join(f"{{row}}.{quote(column)} ilike {{value}}" for column in columns)
+    return condition(matches, "text", convert=lambda text: f"%{_escape_like(text)}%", description=description)
+
+
+def having(model: type[Base], *, on: On, description: str | None = None) -> Any:
+    """A list of objects in a filter: each is met by a related row. The fields of the object are conditions."""
+    return _input(Having(_table(model), on), description)
+
+
+def requires(role: Role, declared: Any) -> Any:
+    """A field that only viewers with the role or a higher one may select."""
+    declared.metadata[REQUIRES] = role
+    return declared
 
 
 def _escape_like(text: str) -> str:
@@ -259,6 +310,17 @@ def quote(identifier: str) -> str:
     """An identifier of the mapping, quoted."""
     assert '"' not in identifier
     return f'"{identifier}"'
+
+
+def _table(model: type[Base]) -> sqlalchemy.Table:
+    found = sqlalchemy.inspect(model).local_table
+    assert isinstance(found, sqlalchemy.Table)
+    return found
+
+
+def _input(restricts: Condition | Having, description: str | None, *, required: bool = False) -> Any:
+    default = {} if required else {"default": strawberry.UNSET}
+    return strawberry.field(description=description, metadata={MAPPING: restricts}, **default)
 
 
 def _argument(name: str, annotation: Any, description: str | None) -> StrawberryArgument:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from graphql import GraphQLObjectType, get_named_type
 
 from server.planner import json_text
-from server.planner.arguments import AFTER, BEFORE, LIMIT, Page, cursor_prefix, read_page
+from server.planner.arguments import AFTER, BEFORE, LIMIT, Page, Restriction, cursor_prefix, read_page
 from server.planner.json_text import JsonObject
 from server.planner.mapping import Pages
 from server.planner.rows import Row, Selected
@@ -50,6 +50,8 @@ class _Connection:
             *(f"{self.row.column(theirs)} = {parent.column(ours)}" for theirs, ours in mapped.on.items()),
             *compiler.restricted(page.restrictions, values, self.row),
         ]
+        self.counter = mapped.counters.get(frozenset(each.name for each in page.restrictions))
+        self.parent = parent
         self.element = Row(compiler.alias(), self.row.source)
         self.columns: list[str] = []
         self.joins: list[str] = []
@@ -178,4 +180,10 @@ class _Connection:
         return f"coalesce({cursor}, 'null')"
 
     def _total_count(self, _: Selected) -> str:
-        return f"(select count(*)::text {self.compiler.source(self.row, self.filter)})"
+        if self.counter is None:
+            return f"(select count(*)::text {self.compiler.source(self.row, self.filter)})"
+        use, restrictions = self.compiler.placeholders.use, self.page.restrictions
+        values = {
+            r.name: use(self.values, r.value, r.condition.type) for r in restrictions if isinstance(r, Restriction)
+        }
+        return f"{self.counter.format(parent=self.parent.alias, tenancy=self.compiler.tenancy(), **values)}::text"

@@ -14,7 +14,7 @@ from graphql import (
     GraphQLObjectType,
     GraphQLResolveInfo,
     GraphQLSchema,
-    is_interface_type,
+    is_abstract_type,
     is_object_type,
 )
 
@@ -25,7 +25,6 @@ from server.planner.json_text import JsonObject
 from server.planner.mapping import MAPPING
 from server.planner.rows import Selected, source_or_none
 from server.planner.selection import Operation
-from server.planner.statement import Statement
 from server.planner.verify import verify
 
 T = TypeVar("T")
@@ -40,7 +39,8 @@ async def read_payload(info: strawberry.Info[Any, Any], payload: Callable[..., T
 
     `ids` are the payload's fields by their Python names; one that is None, or is not selected, is not read.
     """
-    raw, compiler, selected = _begin(info)
+    raw = info._raw_info
+    compiler, selected = _begin(raw)
     json_object = JsonObject()
     for name, key in ids.items():
         if key is not None:
@@ -49,7 +49,7 @@ async def read_payload(info: strawberry.Info[Any, Any], payload: Callable[..., T
                 return compiler.one(found.target, found, compiler.equals(found.target, {"id": key}))
 
             json_object.member(name, f"({compiler.along(selected, (name,), query)})")
-    objects = await _fetch(raw.context, compiler.statement(f"select {json_object} as j"))
+    objects = await _fetch(raw.context, compiler, f"select {json_object} as j")
     return payload(**{name: ByKey(objects[name]) if name in objects else None for name in ids}, user_errors=[])
 
 
@@ -60,7 +60,8 @@ async def read_list(
 
     At most `limit` rows in the order of that column, each with its value there, whether it is selected or not.
     """
-    raw, compiler, selected = _begin(info)
+    raw = info._raw_info
+    compiler, selected = _begin(raw)
     target = _object_type(raw.schema, type_)
     column, position = after
     group = compiler.placeholders.given([position, limit])
@@ -74,8 +75,8 @@ async def read_list(
         f" {compiler.source(row, conditions, joins)} order by {row.column(column)} limit {use(group, 1, 'integer')}"
     )
     elements = json_text.array("string_agg(element.j, ',')")
-    statement = compiler.statement(f"select {elements} from ({rows}) element")
-    return [(key, value) for key, value in await _fetch(raw.context, statement)]
+    found = await _fetch(raw.context, compiler, f"select {elements} from ({rows}) element")
+    return [(key, value) for key, value in found]
 
 
 def install(schema: GraphQLSchema) -> None:
@@ -85,7 +86,7 @@ def install(schema: GraphQLSchema) -> None:
     """
     verify(schema)
     for type_ in schema.type_map.values():
-        if is_interface_type(type_):
+        if is_abstract_type(type_):
             type_.resolve_type = _type_of
         if not is_object_type(type_) or type_.name.startswith("__"):
             continue
@@ -101,9 +102,9 @@ def install(schema: GraphQLSchema) -> None:
 
 
 async def _read_root(_source: object, info: GraphQLResolveInfo[Any], **_arguments: object) -> Any:
-    compiler = Compiler(Operation.of(info), info.context.viewer)
-    statement = compiler.statement(compiler.root(_selected(info)))
-    return await _fetch(info.context, statement)
+    compiler, selected = _begin(info)
+    compiler.permit(selected)
+    return await _fetch(info.context, compiler, compiler.root(selected))
 
 
 def _default_resolver(name: str) -> Callable[..., Any]:
@@ -121,9 +122,8 @@ def _type_of(value: Any, _info: GraphQLResolveInfo[Any], _type: object) -> str:
     return name
 
 
-def _begin(info: strawberry.Info[Any, Any]) -> tuple[GraphQLResolveInfo[Any], Compiler, Selected]:
-    raw = info._raw_info
-    return raw, Compiler(Operation.of(raw), raw.context.viewer), _selected(raw)
+def _begin(info: GraphQLResolveInfo[Any]) -> tuple[Compiler, Selected]:
+    return Compiler(Operation.of(info), info.context.viewer.role, typed=True), _selected(info)
 
 
 def _selected(info: GraphQLResolveInfo[Any]) -> Selected:
@@ -136,7 +136,9 @@ def _object_type(schema: GraphQLSchema, type_: type) -> GraphQLObjectType:
     return found
 
 
-async def _fetch(context: Context, statement: Statement) -> Any:
-    value = await context.reader.fetch(context.viewer.tenancy_id, statement.sql, statement.values)
-    assert value is not None, "a statement yields one JSON value"
-    return json.loads(value)
+async def _fetch(context: Context, compiler: Compiler, query: str) -> Any:
+    statement = compiler.statement(query)
+    values = statement.bind(context.viewer, compiler.placeholders.answers)
+    text = await context.reader.fetch(context.viewer.tenancy_id, statement.sql, values)
+    assert text is not None, "a statement yields one JSON value"
+    return json.loads(text)

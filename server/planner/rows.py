@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphql import FieldNode, GraphQLField, GraphQLNamedType, GraphQLObjectType, get_named_type
+from graphql import FieldNode, GraphQLField, GraphQLNamedType, GraphQLObjectType, get_named_type, is_abstract_type
 
+from server.identity.models import Role
 from server.planner import json_text
-from server.planner.mapping import MAPPING, Column, Mapped, Source, quote
+from server.planner.mapping import MAPPING, REQUIRES, Column, Mapped, Source, quote
 
 
 class Unmapped(Exception):
@@ -70,6 +71,17 @@ class Selected:
     @property
     def mapped(self) -> Mapped:
         return mapping_of(self.field, str(self))
+
+    @property
+    def required(self) -> Role | None:
+        """The role without which the field may not be selected."""
+        field = self.parent.fields.get(self.name)
+        return None if field is None else field.extensions["strawberry-definition"].metadata.get(REQUIRES)
+
+    @property
+    def is_abstract(self) -> bool:
+        """Whether it is of an interface or a union."""
+        return self.name in self.parent.fields and is_abstract_type(get_named_type(self.field.type))
 
     def __str__(self) -> str:
         return f"{self.parent.name}.{self.name}"

@@ -1,45 +1,127 @@
 """What an operation selects, exactly as the ordinary executor sees it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graphql import (
+    DirectiveNode,
     FieldNode,
+    FragmentDefinitionNode,
     GraphQLField,
     GraphQLObjectType,
     GraphQLResolveInfo,
     GraphQLSchema,
+    Node,
     OperationDefinitionNode,
+    VariableNode,
+    Visitor,
+    visit,
 )
-from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_subfields
-from graphql.execution.values import VariableValues, get_argument_values
+from graphql.execution.collect_fields import (
+    FieldDetails,
+    FragmentDetails,
+    GroupedFieldSet,
+    collect_fields,
+    collect_subfields,
+)
+from graphql.execution.values import VariableValues, get_argument_values, get_variable_values
+
+# The fields of one type in a selection, by response key; fields with the same key merge.
+Fields = dict[str, list[FieldNode]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Document:
+    """One operation of a validated document. `conditions` are the variables that @skip and @include ask."""
+
+    schema: GraphQLSchema
+    node: OperationDefinitionNode
+    fragments: dict[str, FragmentDetails]
+    conditions: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, schema: GraphQLSchema, node: OperationDefinitionNode, fragments: Iterable[FragmentDefinitionNode]
+    ) -> "Document":
+        found = {fragment.name.value: FragmentDetails(fragment) for fragment in fragments}
+        asked = _Conditions()
+        for each in (node, *(details.definition for details in found.values())):
+            visit(each, asked)
+        return cls(schema, node, found, tuple(sorted(asked.variables)))
+
+    def variables(self, given: Mapping[str, Any]) -> VariableValues | None:
+        """The values of the variables of a request; None when one of them is wrong."""
+        values = get_variable_values(self.schema, self.node.variable_definitions or (), dict(given))
+        return values if isinstance(values, VariableValues) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A validated operation with the variables of one request."""
+    """A document's operation with the variables of one request."""
 
-    schema: GraphQLSchema
-    node: OperationDefinitionNode
-    fragments: Mapping[str, FragmentDetails]
+    document: Document
     variables: VariableValues
 
     @classmethod
     def of(cls, info: GraphQLResolveInfo[Any]) -> "Operation":
-        fragments = {name: FragmentDetails(definition) for name, definition in info.fragments.items()}
         # Strawberry hands on the coerced values alone.
         variables: Any = info.variable_values
         if not isinstance(variables, VariableValues):
             variables = VariableValues({}, variables)
-        return cls(info.schema, info.operation, fragments, variables)
+        return cls(Document.of(info.schema, info.operation, info.fragments.values()), variables)
 
-    def fields(self, parent: GraphQLObjectType, nodes: Sequence[FieldNode]) -> dict[str, list[FieldNode]]:
-        """The fields below `nodes` for a `parent`, by response key: merged, with fragments and directives applied."""
-        details = [FieldDetails(node, None) for node in nodes]
-        collected = collect_subfields(self.schema, dict(self.fragments), self.variables, self.node, parent, details)
-        return {key: [detail.node for detail in group] for key, group in collected.grouped_field_set.items()}
+    @property
+    def schema(self) -> GraphQLSchema:
+        return self.document.schema
 
-    def arguments(self, field: GraphQLField, node: FieldNode) -> dict[str, Any]:
-        """The coerced arguments of a field, by their GraphQL names; what is absent and has no default is not there."""
-        return get_argument_values(field, node, self.variables)
+    def root(self, parent: GraphQLObjectType) -> Fields:
+        """The fields of the operation itself."""
+        document = self.document
+        return _nodes(
+            collect_fields(document.schema, document.fragments, self.variables, parent, document.node).grouped_field_set
+        )
+
+    def below(self, parent: GraphQLObjectType, nodes: Sequence[FieldNode]) -> Fields:
+        """The fields below `nodes` for a `parent`: merged, with fragments and directives applied."""
+        document, details = self.document, [FieldDetails(node, None) for node in nodes]
+        return _nodes(
+            collect_subfields(
+                document.schema, document.fragments, self.variables, document.node, parent, details
+            ).grouped_field_set
+        )
+
+
+def arguments(field: GraphQLField, node: FieldNode, variables: VariableValues) -> dict[str, Any]:
+    """The coerced arguments of a field, by their GraphQL names; what is absent and has no default is not there."""
+    return get_argument_values(field, node, variables)
+
+
+def has_variable(node: Node) -> bool:
+    """Whether a variable stands anywhere in a node."""
+    asked = _Variables()
+    visit(node, asked)
+    return asked.found
+
+
+class _Conditions(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.variables: set[str] = set()
+
+    def enter_directive(self, node: DirectiveNode, *_: object) -> None:
+        values = (argument.value for argument in node.arguments or ())
+        self.variables |= {value.name.value for value in values if isinstance(value, VariableNode)}
+
+
+class _Variables(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def enter_variable(self, *_: object) -> None:
+        self.found = True
+
+
+def _nodes(grouped: GroupedFieldSet) -> Fields:
+    return {key: [detail.node for detail in group] for key, group in grouped.items()}

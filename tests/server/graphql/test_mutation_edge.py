@@ -7,7 +7,7 @@ import pytest
 import strawberry
 
 from server.graphql.errors import UserError
-from server.graphql.mutations import may, mutation, permissions
+from server.graphql.mutations import mutation, permissions
 from server.identity.models import Role
 from tests.server.fixtures import Owner, Tenant
 from tests.server.graphql.schema import schema
@@ -73,7 +73,7 @@ def test_roles_are_ordered() -> None:
     order = [Role.ADMIN, Role.OPERATOR, Role.USER, Role.READONLY]
     for have, role in enumerate(order):
         for need, permission in enumerate(order):
-            assert may(role, permission) == (have <= need)
+            assert role.includes(permission) == (have <= need)
 
 
 def test_permissions_can_be_listed() -> None:
