@@ -23,14 +23,12 @@ from server.graphql.hub import Hub
 from server.graphql.schema import Schema
 from server.identity.service import Authenticator
 from server.loops import stop
-from server.outages import Outage
 from server.planner.reader import COMMAND_SECONDS, Reader
 from server.relay import connect, relay
 from server.schema import schema as the_schema
 from server.serving import create_server
 
 READY_SECONDS = 2.0
-CLOSE_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -43,28 +41,20 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> Starlette:
     database_url = settings.require("database_url")
     engine = create_engine(database_url, command_seconds=COMMAND_SECONDS)
     queue = connect(settings.require("redis_url"))
-    reader = Reader(database_url, command_seconds=COMMAND_SECONDS)
+    reader = Reader(database_url)
     hub = Hub(database_url)
-    authenticator = Authenticator(engine)
-    reading = asyncio.Event()
 
     def context_for(viewer: Viewer) -> Context:
         return Context(viewer, engine, reader, hub)
 
-    async def authenticate(secret: str) -> Viewer | None:
-        if not reading.is_set():
-            raise ConnectionError("PostgreSQL has not answered since the start")
-        return await authenticator(secret)
-
-    endpoint = Endpoint(schema, authenticate, context_for, allowed_origins=settings.allowed_origins)
+    endpoint = Endpoint(schema, Authenticator(engine), context_for, allowed_origins=settings.allowed_origins)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
             stack.push_async_callback(queue.aclose)
-            stack.push_async_callback(_close, reader)
-            stack.push_async_callback(stop, asyncio.create_task(_open_reader(reader, reading), name="open reader"))
+            stack.push_async_callback(reader.close)
             await hub.open()
             stack.push_async_callback(hub.close)
             relaying = asyncio.create_task(relay(engine, queue, hub.outbox), name="relay")
@@ -72,11 +62,7 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> Starlette:
             yield
 
     async def ready(request: Request) -> Response:
-        async def database_answers() -> None:
-            await reading.wait()
-            await _ask_database(engine)
-
-        return await _ready({"database": database_answers, "redis": lambda: _ask_redis(queue)})
+        return await _ready({"database": lambda: _ask_database(engine), "redis": lambda: _ask_redis(queue)})
 
     return Starlette(
         routes=[
@@ -130,23 +116,3 @@ async def _ask_database(engine: AsyncEngine) -> None:
 
 async def _ask_redis(queue: ArqRedis) -> None:
     await queue.ping()
-
-
-async def _close(reader: Reader) -> None:
-    """Close the pool; a statement that PostgreSQL never answers must not hold the process."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await reader.close()
-
-
-async def _open_reader(reader: Reader, opened: asyncio.Event) -> None:
-    """Open the reader, whose pool connects at once, as soon as PostgreSQL answers."""
-    outage = Outage(logger, "Requests are refused, PostgreSQL does not answer")
-    while not opened.is_set():
-        try:
-            await reader.open()
-        except Exception as error:
-            await asyncio.sleep(outage.begin(error))
-        else:
-            outage.end()
-            opened.set()

@@ -6,9 +6,10 @@ itself linear: fragments that spread one another twice double the document at ev
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import reduce
+from types import MappingProxyType
 from typing import Any
 
 from graphql import (
@@ -40,7 +41,6 @@ from graphql.validation import MaxIntrospectionDepthRule
 from graphql.validation.rules.overlapping_fields_can_be_merged import MAX_COMPLEXITY_BUDGET
 from graphql.validation.validate import ValidationAbortedError
 from graphql.validation.validation_context import MAX_FRAGMENT_WORK
-from strawberry.extensions import SchemaExtension
 
 from server.planner.arguments import DEFAULT_PAGE, LARGEST_PAGE
 
@@ -50,6 +50,7 @@ NOMINAL_LIST = 10
 MOST_ERRORS = 20
 # What a field of introspection counts for: it answers for all types at once.
 INTROSPECTION = 100
+NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
 RULES = (*specified_rules, MaxIntrospectionDepthRule)
 
 
@@ -85,33 +86,25 @@ def parse_document(query: str) -> DocumentNode:
     try:
         return parse(query, max_tokens=MAX_TOKENS)
     except RecursionError:
-        raise GraphQLError("The document is nested too deeply.") from None
-
-
-def check_document(
-    schema: GraphQLSchema, document: DocumentNode, variables: Mapping[str, Any] | None = None
-) -> list[GraphQLError]:
-    """Everything that is wrong with a parsed document; a valid one is safe to compile or to execute.
-
-    `variables` are the request's, as they came: they say how large pages are.
-    """
-    try:
-        wrong = check_shape(schema, document, variables)
-        return wrong or [_explained(error, document) for error in validate(schema, document, RULES, MOST_ERRORS)]
-    except RecursionError:
-        return [GraphQLError("The document is nested too deeply.")]
+        raise _nested_too_deeply() from None
 
 
 def check_shape(
     schema: GraphQLSchema,
     document: DocumentNode,
-    variables: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = NO_VARIABLES,
     limits: Shape = LIMITS,
 ) -> list[GraphQLError]:
-    """An error for each limit that the operations of the document exceed together."""
-    walk = _Walk(schema, document, variables or {})
-    operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
-    shape = reduce(Shape.beside, map(walk.measure_operation, operations), Shape())
+    """An error for each limit that the operations of the document exceed together.
+
+    `variables` are the request's, as they came: they say how large pages are. None stands for any request's.
+    """
+    try:
+        walk = _Walk(schema, document, variables)
+        operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
+        shape = reduce(Shape.beside, map(walk.measure_operation, operations), Shape())
+    except RecursionError:
+        return [_nested_too_deeply()]
     if unreached := walk.unreached():
         return unreached
     errors = []
@@ -123,6 +116,14 @@ def check_shape(
     return errors
 
 
+def check_rules(schema: GraphQLSchema, document: DocumentNode) -> list[GraphQLError]:
+    """What is wrong with a document of an acceptable shape by the rules of the specification."""
+    try:
+        return [_explained(error, document) for error in validate(schema, document, RULES, MOST_ERRORS)]
+    except RecursionError:
+        return [_nested_too_deeply()]
+
+
 def check_choice(document: DocumentNode, operation_name: str | None) -> list[GraphQLError]:
     """An error when the document has several operations and the request does not say which it means."""
     operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
@@ -131,28 +132,8 @@ def check_choice(document: DocumentNode, operation_name: str | None) -> list[Gra
     return []
 
 
-class Limits(SchemaExtension):
-    """The same checks for an operation that the ordinary executor runs."""
-
-    def on_parse(self) -> Iterator[None]:
-        context = self.execution_context
-        if context.query and context.graphql_document is None:
-            context.graphql_document = parse_document(context.query)
-        yield
-
-    def on_validate(self) -> Iterator[None]:
-        context = self.execution_context
-        assert context.graphql_document is not None
-        # `_schema` is how Strawberry's own extensions reach the schema of graphql-core. And Strawberry would run the
-        # first of several operations when the request names none, where the specification wants an error.
-        context.pre_execution_errors = check_document(
-            context.schema._schema, context.graphql_document, context.variables
-        ) or check_choice(context.graphql_document, context._provided_operation_name)
-        yield
-
-
 class _Walk:
-    def __init__(self, schema: GraphQLSchema, document: DocumentNode, variables: Mapping[str, Any]) -> None:
+    def __init__(self, schema: GraphQLSchema, document: DocumentNode, variables: Mapping[str, Any] | None) -> None:
         self._schema = schema
         self._definitions = [node for node in document.definitions if isinstance(node, FragmentDefinitionNode)]
         self._fragments = {node.name.value: node for node in self._definitions}
@@ -237,6 +218,8 @@ class _Walk:
         given: object = value
         if isinstance(value, VariableNode):
             name = value.name.value
+            if self._variables is None:
+                return LARGEST_PAGE
             given = self._variables[name] if name in self._variables else self._defaults.get(name)
         if given is None or isinstance(given, NullValueNode):
             return None
@@ -272,6 +255,10 @@ def _explained(error: GraphQLError, document: DocumentNode) -> GraphQLError:
             " Select each field once."
         )
     return GraphQLError(message, [node for node in document.definitions if isinstance(node, OperationDefinitionNode)])
+
+
+def _nested_too_deeply() -> GraphQLError:
+    return GraphQLError("The document is nested too deeply.")
 
 
 def _number(value: int) -> str:

@@ -2,13 +2,17 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from server.graphql.errors import ErrorCode
+
+# By their names in lower case, as ASGI gives them.
+Headers: TypeAlias = Mapping[bytes, bytes]
 
 LARGEST_BODY = 1024 * 1024
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -59,13 +63,13 @@ def bearer_token(authorization: object) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-async def read_operation(request: Request) -> Operation:
-    """The operation in the body of a POST; raises BadRequest."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+async def read_operation(headers: Headers, receive: Receive) -> Operation:
+    """The operation in the body of a POST; raises BadRequest, or ClientDisconnect when the body does not come."""
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media_type != b"application/json":
         raise BadRequest("Send the operation as JSON, with the content type application/json.", 415)
     try:
-        body = decode_json(await _read_body(request))
+        body = decode_json(await _read_body(headers, receive))
     except ValueError:
         raise BadRequest("The body is not valid JSON.") from None
     if isinstance(body, list):
@@ -89,22 +93,26 @@ def operation_from(message: dict[str, Any]) -> Operation:
     return Operation(query, operation_name, message.get("variables"))
 
 
-async def _read_body(request: Request) -> bytes:
+async def _read_body(headers: Headers, receive: Receive) -> bytes:
     too_large = BadRequest(f"The body is larger than {LARGEST_BODY} bytes.", 413)
-    if _announced_length(request.headers) > LARGEST_BODY:
+    if _announced_length(headers) > LARGEST_BODY:
         raise too_large
     body = bytearray()
     # A body in chunks announces no length.
-    async for chunk in request.stream():
-        body += chunk
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > LARGEST_BODY:
             raise too_large
-    return bytes(body)
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 def _announced_length(headers: Headers) -> int:
-    length = headers.get("content-length", "0")
-    return int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else 0
+    length = headers.get(b"content-length", b"0")
+    return int(length) if length.isdigit() and len(length) < 20 else 0
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,16 +1,27 @@
-"""Reading from PostgreSQL: a pool of its own, read-only connections, statements kept prepared."""
+"""Reading from PostgreSQL: a pool of its own, read-only connections, statements kept prepared.
 
+asyncpg's pool resets a connection each time it is given back and looks every statement up by its text and size; for
+reads that take PostgreSQL a tenth of a millisecond, that is most of the cost. Here nothing outlives a statement but the
+tenancy that row-level security is open for, and every read says whose that must be.
+"""
+
+import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+from cachetools import LRUCache
 
 POOL_SIZE = 10
 STATEMENT_TIMEOUT_MS = 15_000
 # Longer than PostgreSQL's own limit, so that it ends only what a PostgreSQL that is silent would never answer.
 COMMAND_SECONDS = 20.0
 ACQUIRE_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+# Characters of SQL that a connection keeps prepared; PostgreSQL holds some 30 bytes for each.
+LARGEST_PREPARED = 400_000
 
 # A connection that PostgreSQL, or the network, has ended; the statement only reads, so it can be sent again.
 _LOST = (
@@ -23,83 +34,164 @@ _LOST = (
     asyncpg.CannotConnectNowError,
     ConnectionError,
 )
+# The tables are no longer those that the statement was prepared for.
+_OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]
-    """Remembers whose tenancy row-level security is open for, so that it is set only when it changes."""
+class _Connection:
+    """A connection, the tenancy it is open for, and its prepared statements."""
 
-    tenancy_id: UUID | None = None
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.tenancy_id: UUID | None = None
+        self._prepared: LRUCache[str, Any] = LRUCache(LARGEST_PREPARED, getsizeof=lambda each: len(each.get_query()))
 
-    async def enter(self, tenancy_id: UUID) -> None:
+    async def fetch(self, tenancy_id: UUID, sql: str, values: Sequence[object]) -> bytes | None:
         if self.tenancy_id != tenancy_id:
             self.tenancy_id = None
-            await self.execute("select set_config('app.tenancy_id', $1, false)", str(tenancy_id))
+            await self.connection.execute("select set_config('app.tenancy_id', $1, false)", str(tenancy_id))
             self.tenancy_id = tenancy_id
+        statement = self._prepared.get(sql)
+        if statement is None:
+            statement = await self.connection.prepare(sql)
+            if len(sql) <= LARGEST_PREPARED:
+                self._prepared[sql] = statement
+        value: bytes | None = await statement.fetchval(*values)
+        return value
+
+    def forget(self) -> None:
+        """Prepare every statement anew."""
+        self._prepared.clear()
+
+    @property
+    def is_closed(self) -> bool:
+        return bool(self.connection.is_closed())
 
 
 class Reader:
-    """Reads for one tenancy at a time as the app role of `dsn`, a `postgresql://` URL."""
+    """Reads for one tenancy at a time as the app role of `dsn`, a `postgresql://` URL.
+
+    It connects when it has to, and again after PostgreSQL was away.
+    """
 
     def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE, command_seconds: float = COMMAND_SECONDS) -> None:
         self._dsn = dsn
-        self._pool_size = pool_size
         self._command_seconds = command_seconds
-        self._pool: Any = None
+        # How many more connections may be made.
+        self._places = pool_size
+        self._free: list[_Connection] = []
+        self._busy: set[_Connection] = set()
+        # Who waits is given a connection, or None for a place to make one.
+        self._waiting: deque[asyncio.Future[_Connection | None]] = deque()
 
-    async def open(self) -> None:
-        """Connects; raises OSError or asyncpg.PostgresError when PostgreSQL cannot be reached."""
-        self._pool = await asyncpg.create_pool(
-            self._dsn,
-            min_size=1,
-            max_size=self._pool_size,
-            connection_class=_Connection,
-            # Nothing a reader does outlives its statement but the tenancy, which every reading sets for itself.
-            reset=_keep,
-            # A compiled statement is often longer than asyncpg would keep.
-            max_cacheable_statement_size=0,
-            statement_cache_size=256,
-            max_cached_statement_lifetime=0,
-            timeout=5,
-            command_timeout=self._command_seconds,
-            server_settings={
-                "application_name": "freehold-reader",
-                "default_transaction_read_only": "on",
-                "jit": "off",
-                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-            },
-        )
-
-    async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.close()
-            self._pool = None
-
-    async def fetch(self, tenancy_id: UUID, sql: str, args: Sequence[object] = ()) -> bytes | None:
+    async def fetch(self, tenancy_id: UUID, sql: str, values: Sequence[object] = ()) -> bytes | None:
         """The single value of a statement's single row, with row-level security open for the tenancy alone.
 
-        Raises TimeoutError when PostgreSQL is silent; the next statement goes over a new connection.
+        Raises TimeoutError when PostgreSQL is silent or no connection becomes free, OSError or asyncpg's errors when it
+        cannot be reached. A connection that was lost is replaced, and the statement tried again, once.
         """
+        connection = self._take(tenancy_id) or await self._wait()
         try:
-            return await self._fetch(tenancy_id, sql, args)
+            return await connection.fetch(tenancy_id, sql, values)
         except _LOST:
-            # The other connections were lost with it.
-            await self._pool.expire_connections()
-        except asyncpg.InvalidCachedStatementError:
-            pass
-        return await self._fetch(tenancy_id, sql, args)
+            # Others may be lost too, so only a new one will do.
+            connection = await self._replace(connection)
+            return await connection.fetch(tenancy_id, sql, values)
+        except _OUTDATED:
+            connection.forget()
+            return await connection.fetch(tenancy_id, sql, values)
+        except TimeoutError:
+            # Asking a silent PostgreSQL to cancel would wait once more, and its other connections are no better.
+            connection.connection.terminate()
+            self._close_free()
+            raise
+        finally:
+            self._give_back(connection)
 
-    async def _fetch(self, tenancy_id: UUID, sql: str, args: Sequence[object]) -> bytes | None:
-        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            try:
-                await connection.enter(tenancy_id)
-                value: bytes | None = await connection.fetchval(sql, *args)
-            except TimeoutError:
-                # Asking a silent PostgreSQL to cancel would wait once more, and its other connections are no better.
-                connection.terminate()
-                await self._pool.expire_connections()
-                raise
-            return value
+    async def close(self) -> None:
+        """Close every connection; a statement that is under way fails."""
+        for busy in self._busy:
+            busy.connection.terminate()
+        self._places = 0
+        free, self._free = self._free, []
+        await asyncio.gather(*(each.connection.close(timeout=1) for each in free), return_exceptions=True)
 
+    def _take(self, tenancy_id: UUID) -> _Connection | None:
+        """A free connection, if possible one that is open for the tenancy already."""
+        free = self._free
+        if not free:
+            return None
+        at = next((n for n in range(len(free) - 1, -1, -1) if free[n].tenancy_id == tenancy_id), -1)
+        connection = free.pop(at)
+        self._busy.add(connection)
+        return connection
 
-async def _keep(_: object) -> None:
-    """In place of asyncpg's reset, which costs as much as a short read."""
+    async def _wait(self) -> _Connection:
+        if self._places > 0:
+            self._places -= 1
+            return await self._connect()
+        waiter: asyncio.Future[_Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                connection = await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                self._pass_on(waiter.result())
+            raise
+        if connection is None:
+            return await self._connect()
+        self._busy.add(connection)
+        return connection
+
+    async def _connect(self) -> _Connection:
+        """A new connection, for which the caller has taken a place."""
+        try:
+            made = await asyncpg.connect(
+                self._dsn,
+                timeout=CONNECT_SECONDS,
+                command_timeout=self._command_seconds,
+                # Only for the statement that opens a tenancy; the others are kept here.
+                statement_cache_size=1,
+                server_settings={
+                    "application_name": "freehold-reader",
+                    "default_transaction_read_only": "on",
+                    "jit": "off",
+                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                },
+            )
+        except BaseException:
+            self._pass_on(None)
+            raise
+        connection = _Connection(made)
+        self._busy.add(connection)
+        return connection
+
+    async def _replace(self, lost: _Connection) -> _Connection:
+        self._busy.discard(lost)
+        lost.connection.terminate()
+        return await self._connect()
+
+    def _give_back(self, connection: _Connection) -> None:
+        if connection not in self._busy:
+            # It could not be replaced, and its place has been passed on.
+            return
+        self._busy.discard(connection)
+        self._pass_on(None if connection.is_closed else connection)
+
+    def _pass_on(self, connection: _Connection | None) -> None:
+        """Give a connection, or a place for one, to whoever has waited longest, or keep it."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        if connection is None:
+            self._places += 1
+        else:
+            self._free.append(connection)
+
+    def _close_free(self) -> None:
+        while self._free:
+            self._free.pop().connection.terminate()
+            self._pass_on(None)

@@ -40,6 +40,11 @@ class Document:
     fragments: dict[str, FragmentDetails]
     conditions: tuple[str, ...]
 
+    @property
+    def length(self) -> int:
+        """The number of characters of the whole document."""
+        return 0 if self.node.loc is None else len(self.node.loc.source.body)
+
     @classmethod
     def of(
         cls, schema: GraphQLSchema, node: OperationDefinitionNode, fragments: Iterable[FragmentDefinitionNode]

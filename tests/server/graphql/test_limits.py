@@ -5,13 +5,20 @@ from typing import Any
 
 import httpx
 import pytest
-from graphql import get_introspection_query, parse
+from graphql import DocumentNode, GraphQLError, GraphQLSchema, get_introspection_query, parse
 
-from server.graphql.limits import LIMITS, check_document, check_shape, parse_document
+from server.graphql.documents import CheckedDocument
+from server.graphql.limits import LIMITS, check_shape, parse_document
 from server.schema import schema as api
 from tests.server.graphql.schema import schema
 
 CORE = schema._schema
+
+
+def check_document(
+    schema: GraphQLSchema, document: DocumentNode, variables: dict[str, Any] | None = None
+) -> list[GraphQLError]:
+    return CheckedDocument(schema, document).errors(None, variables)
 
 
 def fragments(levels: int) -> str:

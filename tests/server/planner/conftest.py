@@ -16,7 +16,6 @@ async def world(services: Services) -> AsyncIterator[World]:
     await migrate(settings)
     # As the server's role, under row-level security.
     reader = CountingReader(settings.require("database_url"))
-    await reader.open()
     owner = await asyncpg.connect(settings.require("owner_database_url"))
     try:
         yield await make(owner, reader, settings.require("database_url"))

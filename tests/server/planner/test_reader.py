@@ -1,9 +1,11 @@
 """The reader: whose rows it sees, that it only reads, and that it outlives its connections."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -13,6 +15,7 @@ from server.planner import reader as module
 from server.planner.reader import Reader
 from tests.server.planner.world import World
 from tests.server.tunnel import tunnel
+from tests.server.waiting import until
 
 NAMES = "select convert_to(json_agg(name order by name)::text, 'UTF8') from tenancy"
 
@@ -21,7 +24,6 @@ NAMES = "select convert_to(json_agg(name order by name)::text, 'UTF8') from tena
 async def single(world: World) -> AsyncIterator[Reader]:
     """A reader with one connection."""
     reader = Reader(world.dsn, pool_size=1)
-    await reader.open()
     yield reader
     await reader.close()
 
@@ -32,22 +34,112 @@ async def names(reader: Reader, tenancy: Any) -> Any:
     return json.loads(value)
 
 
+async def process(reader: Reader, tenancy: UUID) -> bytes | None:
+    """The backend that answers."""
+    return await reader.fetch(tenancy, "select convert_to(pg_backend_pid()::text, 'UTF8')")
+
+
 async def test_a_connection_serves_one_tenancy_after_another(
     single: Reader, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered: list[object] = []
-    execute = module._Connection.execute
+    execute = asyncpg.Connection.execute
 
     async def counted(self: Any, sql: str, *args: Any) -> Any:
         entered.append(args[0])
         return await execute(self, sql, *args)
 
-    monkeypatch.setattr(module._Connection, "execute", counted)
+    monkeypatch.setattr(asyncpg.Connection, "execute", counted)
     ours, theirs = world.ours.tenancy, world.theirs.tenancy
     for tenancy, name in ((ours, "ours"), (ours, "ours"), (theirs, "theirs"), (theirs, "theirs"), (ours, "ours")):
         [found] = await names(single, tenancy)
         assert found.startswith(name)
     assert entered == [str(ours), str(theirs), str(ours)]
+
+
+async def test_each_tenancy_finds_its_own_connection_again(world: World) -> None:
+    reader = Reader(world.dsn, pool_size=2)
+    tenancies = (world.ours.tenancy, world.theirs.tenancy)
+    try:
+        first = await asyncio.gather(*(process(reader, tenancy) for tenancy in tenancies))
+        assert len(set(first)) == 2
+        for _ in range(3):
+            for tenancy, expected in zip(tenancies, first, strict=True):
+                assert await process(reader, tenancy) == expected
+    finally:
+        await reader.close()
+
+
+async def test_more_readers_than_connections_take_turns(world: World) -> None:
+    reader = Reader(world.dsn, pool_size=3)
+    slow = "select convert_to(pg_backend_pid()::text, 'UTF8') from pg_sleep(0.02)"
+    try:
+        found = await asyncio.gather(*(reader.fetch(world.ours.tenancy, slow) for _ in range(20)))
+        assert len(set(found)) == 3
+    finally:
+        await reader.close()
+
+
+async def test_who_gives_up_waiting_leaves_the_connection_to_others(single: Reader, world: World) -> None:
+    slow = "select convert_to('done', 'UTF8') from pg_sleep(0.2)"
+    working = asyncio.create_task(single.fetch(world.ours.tenancy, slow))
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(process(single, world.ours.tenancy)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    waiting[2].cancel()
+    assert await working == b"done"
+    # At the moment at which the connection is handed over.
+    waiting[1].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert len(await names(single, world.ours.tenancy)) == 1
+
+
+async def test_a_statement_that_is_cancelled_leaves_the_connection_of_use(single: Reader, world: World) -> None:
+    task = asyncio.create_task(single.fetch(world.ours.tenancy, "select convert_to('', 'UTF8') from pg_sleep(30)"))
+    other = await asyncpg.connect(world.dsn)
+    try:
+        query = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+        await until(lambda: other.fetchval(query))
+    finally:
+        await other.close()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(await names(single, world.ours.tenancy)) == 1
+
+
+async def test_all_connections_are_lost_at_once(world: World) -> None:
+    reader = Reader(world.dsn, pool_size=4)
+    slow = "select convert_to(pg_backend_pid()::text, 'UTF8') from pg_sleep(0.02)"
+    other = await asyncpg.connect(world.dsn)
+    try:
+        for _ in range(3):
+            before = await asyncio.gather(*(reader.fetch(world.ours.tenancy, slow) for _ in range(4)))
+            await other.execute(
+                "select pg_terminate_backend(pid::int) from unnest($1::text[]) pid",
+                [each.decode() for each in before if each],
+            )
+            after = await asyncio.gather(*(reader.fetch(world.ours.tenancy, slow) for _ in range(12)))
+            assert len(set(after)) <= 4
+            assert not set(after) & set(before)
+    finally:
+        await other.close()
+        await reader.close()
+
+
+async def test_what_is_kept_prepared_is_bounded(single: Reader, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_PREPARED", 1000)
+    for number in range(50):
+        sql = f"select convert_to('{number}', 'UTF8') /* {'x' * 100} */"
+        assert await single.fetch(world.ours.tenancy, sql) == str(number).encode()
+    held = await single.fetch(
+        world.ours.tenancy, "select convert_to(count(*)::text, 'UTF8') from pg_prepared_statements"
+    )
+    assert held is not None
+    assert int(held) <= 1000 / 130 + 3
+    # What is too long to be kept is read all the same.
+    assert await single.fetch(world.ours.tenancy, f"select convert_to('long', 'UTF8') /* {'x' * 1000} */") == b"long"
 
 
 async def test_a_failed_statement_leaves_the_connection_of_use(single: Reader, world: World) -> None:
@@ -63,8 +155,7 @@ async def test_it_only_reads(single: Reader, world: World) -> None:
 
 async def test_a_connection_that_was_lost_is_replaced(single: Reader, world: World) -> None:
     tenancy = world.ours.tenancy
-    process = "select convert_to(pg_backend_pid()::text, 'UTF8')"
-    before = await single.fetch(tenancy, process)
+    before = await process(single, tenancy)
     assert before is not None
     other = await asyncpg.connect(world.dsn)
     try:
@@ -73,7 +164,7 @@ async def test_a_connection_that_was_lost_is_replaced(single: Reader, world: Wor
         await other.close()
     # Row-level security is open again on the new one.
     assert len(await names(single, tenancy)) == 1
-    assert await single.fetch(tenancy, process) not in (None, before)
+    assert await process(single, tenancy) not in (None, before)
 
 
 async def test_a_statement_that_ends_its_connection_is_tried_twice(single: Reader, world: World) -> None:
@@ -98,22 +189,20 @@ async def test_a_statement_whose_table_has_changed_is_prepared_again(single: Rea
 
 async def test_nobody_answers() -> None:
     with pytest.raises(OSError, match=r"Connect|refused"):
-        await Reader("postgresql://nobody@127.0.0.1:1/none").open()
+        await Reader("postgresql://nobody@127.0.0.1:1/none").fetch(uuid4(), NAMES)
 
 
 async def test_a_silent_database_is_given_up_and_read_again_over_a_new_connection(world: World) -> None:
     async with tunnel(world.dsn) as database:
         reader = Reader(database.url, pool_size=2, command_seconds=0.2)
-        await reader.open()
         tenancy = world.ours.tenancy
-        process = "select convert_to(pg_backend_pid()::text, 'UTF8')"
-        before = await reader.fetch(tenancy, process)
+        before = await process(reader, tenancy)
         database.freeze()
         started = time.monotonic()
         with pytest.raises(TimeoutError) as caught:
-            await reader.fetch(tenancy, process)
+            await process(reader, tenancy)
         assert time.monotonic() - started < 2
         assert describe_fault(caught.value)[0] is ErrorCode.UNAVAILABLE
         database.thaw()
-        assert await reader.fetch(tenancy, process) not in (None, before)
+        assert await process(reader, tenancy) not in (None, before)
         await reader.close()

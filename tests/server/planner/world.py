@@ -43,9 +43,9 @@ class CountingReader(Reader):
         super().__init__(dsn)
         self.statements: list[str] = []
 
-    async def fetch(self, tenancy_id: UUID, sql: str, args: Sequence[object] = ()) -> bytes | None:
+    async def fetch(self, tenancy_id: UUID, sql: str, values: Sequence[object] = ()) -> bytes | None:
         self.statements.append(sql)
-        return await super().fetch(tenancy_id, sql, args)
+        return await super().fetch(tenancy_id, sql, values)
 
 
 @dataclass
