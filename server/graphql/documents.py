@@ -15,10 +15,16 @@ from graphql import (
 from strawberry.extensions import SchemaExtension
 
 from server.graphql.limits import check_choice, check_rules, check_shape, parse_document
+from server.graphql.request import Operation
+from server.identity.models import Role
+from server.planner.plans import Plans
 from server.planner.selection import Document
+from server.planner.statement import Planned
 
-# In characters of the documents, which take 85 bytes each once parsed.
-LARGEST_CACHE, LARGEST_KEPT = 400_000, 40_000
+# In bytes, about: one document of a page with all that belongs to it takes 40,000 with its plan.
+LARGEST_CACHE, LARGEST_KEPT = 48 * 1024 * 1024, 4 * 1024 * 1024
+# What a character of a document takes once it is parsed.
+_CHARACTER = 85
 
 
 class CheckedDocument:
@@ -30,12 +36,13 @@ class CheckedDocument:
         # Most documents keep within the limits however large their pages are.
         self._always_within_limits = not check_shape(schema, ast, None)
         self._broken_rules: list[GraphQLError] | None = None
-        self._queries: dict[str | None, Document] | None = None
+        self._queries: dict[str | None, Plans] | None = None
 
     @property
-    def length(self) -> int:
-        """The number of characters that it was parsed from."""
-        return 0 if self.ast.loc is None else len(self.ast.loc.source.body)
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        parsed = 0 if self.ast.loc is None else _CHARACTER * len(self.ast.loc.source.body)
+        return parsed + sum(plans.size for plans in (self._queries or {}).values())
 
     def errors(self, operation_name: str | None, variables: Mapping[str, Any] | None) -> list[GraphQLError]:
         """Everything that is wrong with the document for a request; without errors it is safe to compile or execute."""
@@ -45,41 +52,70 @@ class CheckedDocument:
             self._broken_rules = check_rules(self._schema, self.ast)
         return self._broken_rules or check_choice(self.ast, operation_name)
 
-    def query(self, operation_name: str | None) -> Document | None:
+    def query(self, operation_name: str | None) -> Plans | None:
         """The operation that a request means, if it is a query; only for a document without errors."""
         if self._queries is None:
             self._queries = self._find_queries()
         return self._queries.get(operation_name)
 
-    def _find_queries(self) -> dict[str | None, Document]:
+    def _find_queries(self) -> dict[str | None, Plans]:
         fragments = [node for node in self.ast.definitions if isinstance(node, FragmentDefinitionNode)]
         operations = [node for node in self.ast.definitions if isinstance(node, OperationDefinitionNode)]
-        found: dict[str | None, Document] = {}
+        found: dict[str | None, Plans] = {}
         for node in operations:
             if node.operation is OperationType.QUERY:
-                document = Document.of(self._schema, node, fragments)
-                found[None if node.name is None else node.name.value] = document
-                if len(operations) == 1:
-                    # A request need not name the only one.
-                    found[None] = document
+                found[None if node.name is None else node.name.value] = Plans(
+                    Document.of(self._schema, node, fragments)
+                )
+        if len(found) == len(operations) == 1:
+            # A request need not name the only one.
+            found[None] = next(iter(found.values()))
         return found
 
 
 class Documents:
-    """The checked documents of one schema, those used last."""
+    """The documents of one schema with their plans, those used last within LARGEST_CACHE."""
 
     def __init__(self, schema: GraphQLSchema) -> None:
         self._schema = schema
-        self._kept: LRUCache[str, CheckedDocument] = LRUCache(LARGEST_CACHE, getsizeof=lambda found: found.length)
+        self._kept: LRUCache[str, CheckedDocument] = LRUCache(LARGEST_CACHE, getsizeof=lambda found: found.size)
+
+    @property
+    def size(self) -> float:
+        """About how many bytes they take."""
+        return self._kept.currsize
 
     def find(self, query: str) -> CheckedDocument:
         """The document of a request; raises GraphQLError when it cannot be parsed."""
-        found = self._kept.get(query)
-        if found is None:
+        try:
+            return self._kept[query]
+        except KeyError:
             found = CheckedDocument(self._schema, parse_document(query))
-            if len(query) <= LARGEST_KEPT:
-                self._kept[query] = found
-        return found
+            self._keep(query, found)
+            return found
+
+    def plan(self, operation: Operation, role: Role) -> Planned | None:
+        """The one statement that answers an operation for viewers of a role; None for what has to be executed."""
+        try:
+            document = self.find(operation.query)
+        except GraphQLError:
+            return None
+        if document.errors(operation.operation_name, operation.variables):
+            return None
+        plans = document.query(operation.operation_name)
+        if plans is None:
+            return None
+        size = plans.size
+        planned = plans.plan(operation.variables or {}, role)
+        if plans.size != size:
+            self._keep(operation.query, document)
+        return planned
+
+    def _keep(self, query: str, document: CheckedDocument) -> None:
+        if document.size <= LARGEST_KEPT:
+            self._kept[query] = document
+        else:
+            self._kept.pop(query, None)
 
 
 class Limits(SchemaExtension):

@@ -1,6 +1,7 @@
 """The GraphQL endpoint: HTTP, WebSocket and the page for people, over any schema.
 
-Who asks is decided by `authenticate`, what resolvers get by `context_for`. Nothing here knows a domain.
+Who asks is decided by `authenticate`, what resolvers get by `context_for`; what has a plan is read over `reader`.
+Nothing here knows a domain.
 """
 
 import base64
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias
 
+from cachetools import LRUCache
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,16 +28,29 @@ from strawberry.types.unset import UNSET, UnsetType
 
 from server.context import Context, Viewer
 from server.graphql.errors import ErrorCode, describe_fault
-from server.graphql.request import BadRequest, Headers, Operation, bearer_token, decode_json, read_operation
+from server.graphql.request import (
+    BadRequest,
+    Headers,
+    Operation,
+    bearer_token,
+    decode_json,
+    decode_operation,
+    read_body,
+)
 from server.graphql.response import executed_response, read_response, refusal
 from server.graphql.schema import Schema
 from server.graphql.websocket import Adapter, Connection, Handler
+from server.identity.models import Role
+from server.planner.reader import Reader
+from server.planner.statement import Planned
 
 Authenticate: TypeAlias = Callable[[str], Awaitable[Viewer | None]]
 
 INIT_TIMEOUT = timedelta(seconds=10)
 SUBSCRIPTIONS_PER_CONNECTION = 100
 SECONDS_BETWEEN_TOKEN_CHECKS = 30.0
+# Of the requests sent last: how many are kept as they came, and bytes of the largest.
+MOST_KEPT, LARGEST_KEPT = 2048, 4096
 logger = logging.getLogger(__name__)
 
 _STATUS = {ErrorCode.UNAVAILABLE: 503, ErrorCode.VALIDATION: 400}
@@ -53,6 +68,7 @@ class Endpoint(GraphQL[Any, None]):
         schema: Schema,
         authenticate: Authenticate,
         context_for: Callable[[Viewer], Context],
+        reader: Reader,
         *,
         allowed_origins: Sequence[str] = (),
         init_timeout: timedelta = INIT_TIMEOUT,
@@ -69,6 +85,8 @@ class Endpoint(GraphQL[Any, None]):
         self.seconds_between_token_checks = seconds_between_token_checks
         self._authenticate = authenticate
         self._context_for = context_for
+        self._reader = reader
+        self._plans: LRUCache[tuple[bytes, Role], Planned] = LRUCache(MOST_KEPT)
         self._page = get_graphql_ide_html("graphiql")
         self._page_headers = _page_headers(self._page)
 
@@ -81,23 +99,45 @@ class Endpoint(GraphQL[Any, None]):
 
     async def _respond(self, scope: Scope, receive: Receive) -> ASGIApp:
         headers: Headers = dict(scope["headers"])
-        accept = _text(headers, b"accept")
         try:
             if scope["method"] == "POST":
-                return await self._post(headers, receive, accept)
-            if scope["method"] == "GET" and _wants_page(Request(scope), accept):
+                return await self._post(headers, receive)
+            if scope["method"] == "GET" and _wants_page(Request(scope)):
                 return HTMLResponse(self._page, headers=self._page_headers)
             raise BadRequest("Send GraphQL operations by POST.", 405, headers={"allow": "GET, POST"})
         except BadRequest as refused:
-            return refusal(refused, accept)
+            return refusal(refused, headers.get(b"accept"))
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception as error:
             code, message = describe_fault(error)
-            return refusal(BadRequest(message, _STATUS.get(code, 500), code), accept)
+            return refusal(BadRequest(message, _STATUS.get(code, 500), code), headers.get(b"accept"))
 
-    async def _post(self, headers: Headers, receive: Receive, accept: str | None) -> ASGIApp:
-        token = bearer_token(_text(headers, b"authorization"))
+    async def _post(self, headers: Headers, receive: Receive) -> ASGIApp:
+        viewer = await self._viewer(headers)
+        body = await read_body(headers, receive)
+        accept = headers.get(b"accept")
+        try:
+            planned = self._plans[body, viewer.role]
+        except KeyError:
+            operation = decode_operation(body)
+            found = self.schema.documents.plan(operation, viewer.role)
+            if found is None:
+                return await self._execute(operation, viewer, accept)
+            self._keep(body, viewer, found)
+            planned = found
+        try:
+            answer = await self._reader.fetch(viewer.tenancy_id, planned.statement.sql, planned.values(viewer))
+        except Exception as error:
+            logger.warning("A query is read again, field by field: %s: %s", type(error).__name__, error)
+            answer = None
+        if answer is None:
+            # Executed field by field it may still succeed, and if not, the errors say where they belong.
+            return await self._execute(decode_operation(body), viewer, accept)
+        return read_response(answer, accept)
+
+    async def _viewer(self, headers: Headers) -> Viewer:
+        token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
         viewer = None if token is None else await self._authenticate(token)
         if viewer is None:
             raise BadRequest(
@@ -106,29 +146,19 @@ class Endpoint(GraphQL[Any, None]):
                 ErrorCode.UNAUTHENTICATED,
                 {"www-authenticate": "Bearer"},
             )
-        operation = await read_operation(headers, receive)
-        context = self._context_for(viewer)
-        body = await self._read(operation, context)
-        return await self._execute(operation, context, accept) if body is None else read_response(body, accept)
+        return viewer
 
-    async def _read(self, operation: Operation, context: Context) -> bytes | None:
-        """The whole response as PostgreSQL builds it; None when the operation has to be executed instead."""
-        planned = self.schema.plan(operation, context.viewer)
-        if planned is None:
-            return None
-        try:
-            return await context.reader.fetch(context.viewer.tenancy_id, *planned)
-        except Exception as error:
-            # Executed field by field it may still succeed, and if not, the errors say where they belong.
-            logger.warning("A query is read again, field by field: %s: %s", type(error).__name__, error)
-            return None
+    def _keep(self, body: bytes, viewer: Viewer, planned: Planned) -> None:
+        """Frontends ask the same again and again: a request like one before, byte for byte, need not be read at all."""
+        if len(body) <= LARGEST_KEPT:
+            self._plans[body, viewer.role] = planned
 
-    async def _execute(self, operation: Operation, context: Context, accept: str | None) -> ASGIApp:
+    async def _execute(self, operation: Operation, viewer: Viewer, accept: bytes | None) -> ASGIApp:
         try:
             result = await self.schema.execute(
                 operation.query,
                 variable_values=operation.variables,
-                context_value=context,
+                context_value=self._context_for(viewer),
                 operation_name=operation.operation_name,
                 allowed_operation_types=(OperationType.QUERY, OperationType.MUTATION),
             )
@@ -161,12 +191,8 @@ class Endpoint(GraphQL[Any, None]):
         return acknowledge
 
 
-def _text(headers: Headers, name: bytes) -> str | None:
-    value = headers.get(name)
-    return None if value is None else value.decode("latin-1")
-
-
-def _wants_page(request: Request, accept: str | None) -> bool:
+def _wants_page(request: Request) -> bool:
+    accept = request.headers.get("accept")
     return "query" not in request.query_params and any(kind in (accept or "*/*") for kind in ("text/html", "*/*"))
 
 

@@ -18,6 +18,13 @@ LARGEST_BODY = 1024 * 1024
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 class BadRequest(Exception):
     """The request cannot be executed; `status` and the message go to the client."""
 
@@ -35,8 +42,10 @@ class BadRequest(Exception):
         self.headers = headers or {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Operation:
+    """What a request asks for."""
+
     query: str
     operation_name: str | None
     variables: dict[str, Any] | None
@@ -46,7 +55,7 @@ def decode_json(data: bytes | str) -> Any:
     """Decode JSON strictly; raises ValueError for whatever is no JSON, or holds text that is no Unicode."""
     encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     try:
-        value = json.loads(encoded.decode(), parse_constant=_refuse_constant)
+        value = _DECODER.decode(encoded.decode())
         if _SURROGATE.search(encoded):
             # Pairs are one character by now; a half of one cannot be sent to PostgreSQL or back to the client.
             json.dumps(value, ensure_ascii=False).encode()
@@ -63,20 +72,17 @@ def bearer_token(authorization: object) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-async def read_operation(headers: Headers, receive: Receive) -> Operation:
-    """The operation in the body of a POST; raises BadRequest, or ClientDisconnect when the body does not come."""
-    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != b"application/json":
-        raise BadRequest("Send the operation as JSON, with the content type application/json.", 415)
+def decode_operation(body: bytes) -> Operation:
+    """The operation in the body of a POST; raises BadRequest."""
     try:
-        body = decode_json(await _read_body(headers, receive))
+        message = decode_json(body)
     except ValueError:
         raise BadRequest("The body is not valid JSON.") from None
-    if isinstance(body, list):
+    if isinstance(message, list):
         raise BadRequest("Send one operation a request; batches are not supported.")
-    if not isinstance(body, dict):
+    if not isinstance(message, dict):
         raise BadRequest("The body must be a JSON object.")
-    return operation_from(body)
+    return operation_from(message)
 
 
 def operation_from(message: dict[str, Any]) -> Operation:
@@ -93,27 +99,32 @@ def operation_from(message: dict[str, Any]) -> Operation:
     return Operation(query, operation_name, message.get("variables"))
 
 
-async def _read_body(headers: Headers, receive: Receive) -> bytes:
+async def read_body(headers: Headers, receive: Receive) -> bytes:
+    """The body of a POST; raises BadRequest, or ClientDisconnect when the rest of it does not come."""
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media_type != b"application/json":
+        raise BadRequest("Send the operation as JSON, with the content type application/json.", 415)
     too_large = BadRequest(f"The body is larger than {LARGEST_BODY} bytes.", 413)
     if _announced_length(headers) > LARGEST_BODY:
         raise too_large
     body = bytearray()
-    # A body in chunks announces no length.
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > LARGEST_BODY:
+        chunk: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        # A body in chunks announces no length.
+        if len(body) + len(chunk) > LARGEST_BODY:
             raise too_large
-        if not message.get("more_body", False):
+        if not body and not more:
+            # The whole at once, as nearly always.
+            return chunk
+        body += chunk
+        if not more:
             return bytes(body)
 
 
 def _announced_length(headers: Headers) -> int:
     length = headers.get(b"content-length", b"0")
     return int(length) if length.isdigit() and len(length) < 20 else 0
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -16,7 +16,7 @@ GRAPHQL = "application/graphql-response+json"
 _HEADERS = {"vary": "Accept", "x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class JsonResponse:
     """An ASGI application that answers one request; Starlette's takes as long to make as a short read."""
 
@@ -30,7 +30,6 @@ class JsonResponse:
         await send({"type": "http.response.body", "body": self.body})
 
 
-@lru_cache(maxsize=128)
 def media_type(accept: str | None) -> str:
     """The media type of the response to a request with this `Accept`; JSON where the client has no preference.
 
@@ -46,14 +45,14 @@ def media_type(accept: str | None) -> str:
     return min((JSON, GRAPHQL), key=preference)
 
 
-def read_response(body: bytes, accept: str | None) -> JsonResponse:
+def read_response(body: bytes, accept: bytes | None) -> JsonResponse:
     """The response to a query that PostgreSQL has answered whole."""
-    return JsonResponse(body, 200, _headers(media_type(accept)))
+    return JsonResponse(body, 200, _headers(_media_type(accept)))
 
 
-def executed_response(result: ExecutionResult, accept: str | None) -> JsonResponse:
+def executed_response(result: ExecutionResult, accept: bytes | None) -> JsonResponse:
     """The response to an operation; one that could not be executed has no `data`."""
-    kind = media_type(accept)
+    kind = _media_type(accept)
     # An error outside every field, and no data: parsing, validation or the variables stopped it.
     not_executed = result.data is None and all(error.path is None for error in result.errors or ())
     body: dict[str, Any] = {} if not_executed else {"data": result.data}
@@ -64,10 +63,15 @@ def executed_response(result: ExecutionResult, accept: str | None) -> JsonRespon
     return _response(_encode(body), 400 if not_executed and kind == GRAPHQL else 200, kind)
 
 
-def refusal(refused: BadRequest, accept: str | None) -> JsonResponse:
+def refusal(refused: BadRequest, accept: bytes | None) -> JsonResponse:
     """The response to a request that never came to be executed; its status says why in either media type."""
     error = GraphQLError(refused.message, extensions={"code": refused.code.value})
-    return _response(_encode({"errors": [error.formatted]}), refused.status, media_type(accept), refused.headers)
+    return _response(_encode({"errors": [error.formatted]}), refused.status, _media_type(accept), refused.headers)
+
+
+@lru_cache(maxsize=128)
+def _media_type(accept: bytes | None) -> str:
+    return media_type(None if accept is None else accept.decode("latin-1"))
 
 
 def _encode(body: dict[str, Any]) -> bytes:

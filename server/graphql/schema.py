@@ -9,11 +9,8 @@ from graphql import ExecutionResult as CoreResult
 from graphql import GraphQLError
 from strawberry.types import ExecutionContext, ExecutionResult
 
-from server.context import Viewer
 from server.graphql.documents import Documents, Limits
 from server.graphql.errors import presentable
-from server.graphql.request import Operation
-from server.planner.plans import Plans
 
 
 class Schema(strawberry.Schema):
@@ -22,18 +19,6 @@ class Schema(strawberry.Schema):
     def __init__(self, query: type, **options: Any) -> None:
         super().__init__(query, **{**options, "extensions": [Limits, *options.get("extensions", ())]})
         self.documents = Documents(self._schema)
-        self.plans = Plans()
-
-    def plan(self, operation: Operation, viewer: Viewer) -> tuple[str, list[object]] | None:
-        """The one statement, with its values, that answers an operation; None for what has to be executed."""
-        try:
-            document = self.documents.find(operation.query)
-        except GraphQLError:
-            return None
-        if document.errors(operation.operation_name, operation.variables):
-            return None
-        query = document.query(operation.operation_name)
-        return None if query is None else self.plans.plan(query, operation.variables or {}, viewer)
 
     async def execute(self, query: str | None, *arguments: Any, **options: Any) -> ExecutionResult:
         result = await super().execute(query, *arguments, **options)

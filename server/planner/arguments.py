@@ -58,8 +58,13 @@ Restrictions: TypeAlias = tuple[Restriction | Existence, ...]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The shape of a page: all that decides its SQL. The values: the limit, `after`, `before`, the conditions'."""
+    """The shape of a page: all that decides its SQL. The values: those of `after`, of `before` and of the conditions.
 
+    The size is part of the shape because PostgreSQL has to know it before it plans: of a limit that is a parameter it
+    expects a tenth of the table, and may sort a million rows to find fifty.
+    """
+
+    size: int
     order: str
     ascending: bool
     backward: bool
@@ -68,16 +73,16 @@ class Page:
     restrictions: Restrictions
 
 
-LIMIT, AFTER, BEFORE, CONDITIONS = 0, 1, 3, 5
+AFTER, BEFORE = 0, 2
 
 
 def read_page(
     pages: Pages, name: str, arguments: Mapping[str, Any], definitions: Mapping[str, GraphQLArgument]
 ) -> tuple[Page, list[object]]:
     """The page asked for and its values; `name` tells the cursors of this list from those of another."""
-    backward, limit = _size(arguments)
+    backward, size = _size(arguments)
     order, ascending = _order(pages, arguments.get("orderBy"))
-    values: list[object] = [limit]
+    values: list[object] = []
     for argument in ("after", "before"):
         cursor = arguments.get(argument)
         expected = [CURSOR_VERSION, name, order, ascending]
@@ -86,7 +91,7 @@ def read_page(
     if given := arguments.get("filter"):
         restrictions = read_conditions(given, definitions["filter"], values, "filter")
     after, before = (arguments.get(argument) is not None for argument in ("after", "before"))
-    return Page(order, ascending, backward, after, before, restrictions), values
+    return Page(size, order, ascending, backward, after, before, restrictions), values
 
 
 def read_conditions(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from graphql import GraphQLObjectType, get_named_type
 
 from server.planner import json_text
-from server.planner.arguments import AFTER, BEFORE, LIMIT, Page, Restriction, cursor_prefix, read_page
+from server.planner.arguments import AFTER, BEFORE, Page, Restriction, cursor_prefix, read_page
 from server.planner.json_text import JsonObject
 from server.planner.mapping import Pages
 from server.planner.rows import Row, Selected
@@ -29,8 +29,9 @@ def query(compiler: "Compiler", mapped: Pages, selected: Selected, parent: Row) 
 class _Connection:
     """Writes one connection.
 
-    `page` is the rows of the page and one more, which tells whether there are more; their `n` counts from the end at
-    which reading begins. `element` is those rows again, as pieces of JSON.
+    One row more than the page has is read to tell whether there are more, and left out before anything is joined to
+    it. Of the others `n` counts from the end at which reading begins and `found` is how many were read; `element` is
+    those rows again, as pieces of JSON.
     """
 
     def __init__(
@@ -70,8 +71,11 @@ class _Connection:
         if not self.reads_page:
             return f"select {json} as j"
         page = self.element.alias
-        columns = ", ".join([f"{page}.n", *(f"{column} as c{n}" for n, column in enumerate(self.columns))])
-        return f"select {json} as j from (select {columns} from ({self._rows()}) {page} {' '.join(self.joins)}) element"
+        columns = ", ".join([f"{page}.n, {page}.found", *(f"{each} as c{n}" for n, each in enumerate(self.columns))])
+        return (
+            f"select {json} as j from (select {columns} from ({self._rows()}) {page} {' '.join(self.joins)}"
+            f" where {page}.n <= {self.page.size}) element"
+        )
 
     def _object(self, selected: Selected, members: Mapping[str, Callable[[Selected], str]]) -> JsonObject:
         """An object of the connection itself, whose fields are the same for every type of node."""
@@ -90,10 +94,11 @@ class _Connection:
             where.append(self._beside(AFTER, ">"))
         if self.page.before:
             where.append(self._beside(BEFORE, "<"))
-        return (
+        numbered = (
             f"select {self.row.alias}.*, row_number() over (order by {order}) as n"
-            f" {self.compiler.source(self.row, where)} order by {order} limit {self._limit()} + 1"
+            f" {self.compiler.source(self.row, where)} order by {order} limit {self.page.size + 1}"
         )
+        return f"select *, count(*) over () as found from ({numbered}) numbered"
 
     def _order(self, ascending: bool) -> str:
         direction = "asc" if ascending else "desc"
@@ -101,9 +106,6 @@ class _Connection:
 
     def _sort_key(self, row: Row) -> str:
         return self.key.sql.format(row=row.alias)
-
-    def _limit(self) -> str:
-        return self.compiler.placeholders.use(self.values, LIMIT, "integer")
 
     def _beside(self, cursor: int, operator: str) -> str:
         """The rows on one side of a cursor, where `>` is what follows it in the order of the list."""
@@ -120,13 +122,10 @@ class _Connection:
             self.columns.append(expression)
         return f"element.c{self.columns.index(expression)}"
 
-    def _on_page(self) -> str:
-        return f"filter (where element.n <= {self._limit()})"
-
     def _list(self, selected: Selected, piece: Callable[[Selected], JsonObject]) -> str:
         column = self._column(str(piece(selected)))
         order = "element.n desc" if self.page.backward else "element.n"
-        return json_text.array(f"string_agg({column}, ',' order by {order}) {self._on_page()}")
+        return json_text.array(f"string_agg({column}, ',' order by {order})")
 
     def _node(self, selected: Selected) -> JsonObject:
         return self.compiler.body(self.node, selected, self.element, self.joins)
@@ -134,16 +133,22 @@ class _Connection:
     def _edge(self, selected: Selected) -> JsonObject:
         return self._object(
             selected,
-            {"cursor": lambda _: json_text.quoted(self._cursor()), "node": lambda child: str(self._node(child))},
+            {
+                "cursor": lambda _: json_text.quoted(self._cursor(*self._position())),
+                "node": lambda child: str(self._node(child)),
+            },
         )
 
-    def _cursor(self) -> str:
-        """The opaque cursor of an element: base64url of a JSON array, without padding."""
-        key = self._sort_key(self.element)
+    def _position(self) -> tuple[str, str]:
+        """Where an element lies: its sort key and its id."""
+        return self._sort_key(self.element), self.element.column("id")
+
+    def _cursor(self, key: str, id_: str) -> str:
+        """The opaque cursor of a position: base64url of a JSON array, without padding; null for a null id."""
         if self.key.type == "timestamptz":
             key = json_text.timestamp(key)
         fields = json_text.JsonText(cursor_prefix(self.name, self.page) + ",")
-        fields.sql(f"to_json({key})::text").text(',"').sql(f"{self.element.column('id')}::text").text('"]')
+        fields.sql(f"to_json({key})::text").text(',"').sql(f"{id_}::text").text('"]')
         return f"translate(encode(convert_to({fields}, 'UTF8'), 'base64'), E'+/=\\n', '-_')"
 
     def _page_info(self, selected: Selected) -> str:
@@ -159,7 +164,7 @@ class _Connection:
     def _has_more(self, cursor: int) -> str:
         """Whether reading on finds more: a row too many for the page, or one at or beyond the cursor it stopped at."""
         self.reads_page = True
-        return f"(count(*) > {self._limit()} or {self._beyond(cursor)})::text"
+        return f"(coalesce(min(element.found) > {self.page.size}, false) or {self._beyond(cursor)})::text"
 
     def _is_beyond(self, cursor: int) -> str:
         return f"({self._beyond(cursor)})::text"
@@ -174,10 +179,9 @@ class _Connection:
 
     def _end(self, *, from_the_end: bool) -> str:
         """The cursor at one end of the page, or null when it is empty; the last row read has the highest `n`."""
-        column = self._column(self._cursor())
         order = "element.n desc" if from_the_end else "element.n"
-        cursor = json_text.quoted(f"(array_agg({column} order by {order}) {self._on_page()})[1]")
-        return f"coalesce({cursor}, 'null')"
+        key, id_ = (f"(array_agg({self._column(each)} order by {order}))[1]" for each in self._position())
+        return f"coalesce({json_text.quoted(self._cursor(key, id_))}, 'null')"
 
     def _total_count(self, _: Selected) -> str:
         if self.counter is None:

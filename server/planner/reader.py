@@ -51,8 +51,9 @@ class _Connection:
             self.tenancy_id = None
             await self.connection.execute("select set_config('app.tenancy_id', $1, false)", str(tenancy_id))
             self.tenancy_id = tenancy_id
-        statement = self._prepared.get(sql)
-        if statement is None:
+        try:
+            statement = self._prepared[sql]
+        except KeyError:
             statement = await self.connection.prepare(sql)
             if len(sql) <= LARGEST_PREPARED:
                 self._prepared[sql] = statement
@@ -121,8 +122,12 @@ class Reader:
         free = self._free
         if not free:
             return None
-        at = next((n for n in range(len(free) - 1, -1, -1) if free[n].tenancy_id == tenancy_id), -1)
-        connection = free.pop(at)
+        connection = free.pop()
+        if connection.tenancy_id != tenancy_id:
+            for at, other in enumerate(free):
+                if other.tenancy_id == tenancy_id:
+                    free[at], connection = connection, other
+                    break
         self._busy.add(connection)
         return connection
 

@@ -55,6 +55,18 @@ class Statement:
         ]
 
 
+@dataclass(slots=True, eq=False)
+class Planned:
+    """A statement, and the values of the calls of one request."""
+
+    statement: Statement
+    answers: Sequence[Values]
+
+    def values(self, viewer: Viewer) -> list[object]:
+        """The values of the statement's placeholders for a viewer of the role that it was planned for."""
+        return self.statement.bind(viewer, self.answers)
+
+
 class Placeholders:
     """The values of a statement while it is written. Only what the SQL uses gets a number: PostgreSQL refuses the rest.
 

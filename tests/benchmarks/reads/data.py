@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -9,11 +10,15 @@ import asyncpg
 from server.database import create_engine, transaction
 from server.identity.models import Role
 from server.identity.service import create_token
+from tests.benchmarks.reads.queries import PAGE_SIZE
 
 TENANCIES = ("measured", "beside it")
 TYPES, POLICIES, POLICIES_OF_A_TYPE, STAGES = 20, 30, 3, 14
 STATUSES = ("ACTIVE", "ACTIVE", "ACTIVE", "ACTIVE", "INITIALIZING", "ERROR", "SUSPENDED", "CLOSED")
 TEAMS = 40
+NEWEST = 400
+# Page 190 of the 200 that 10,000 accounts have.
+LATE = 0.95
 DOCUMENT = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "organizations:Leave*", "Resource": "*"}]},
     separators=(",", ":"),
@@ -56,11 +61,16 @@ STAGES_OF_SETUPS = """
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was loaded, and the token of the tenancy that is measured."""
+    """What was loaded: the tenancy that is measured, a token of it, and where to look there."""
 
     tenancy_id: UUID
     secret: str
     accounts: int
+    # The newest accounts, for those who ask for one by its id.
+    newest: tuple[UUID, ...]
+    # The number of a page near the end of the list, and the account just before it.
+    late_page: int
+    before_late_page: tuple[datetime, UUID]
 
 
 async def load(owner_url: str, worker_url: str, accounts: int) -> Loaded:
@@ -68,6 +78,9 @@ async def load(owner_url: str, worker_url: str, accounts: int) -> Loaded:
     connection = await asyncpg.connect(worker_url)
     try:
         tenancies = [await _load_tenancy(connection, name, number, accounts) for number, name in enumerate(TENANCIES)]
+        listed = await connection.fetch(
+            "SELECT created_at, id FROM account WHERE tenancy_id = $1 ORDER BY created_at DESC, id DESC", tenancies[0]
+        )
     finally:
         await connection.close()
     owner = await asyncpg.connect(owner_url)
@@ -81,7 +94,11 @@ async def load(owner_url: str, worker_url: str, accounts: int) -> Loaded:
             _, secret = await create_token(session, tenancies[0], "benchmark", Role.READONLY)
     finally:
         await engine.dispose()
-    return Loaded(tenancies[0], secret, accounts)
+    late_page = max(2, round(accounts / PAGE_SIZE * LATE))
+    created_at, id_ = listed[(late_page - 1) * PAGE_SIZE - 1]
+    return Loaded(
+        tenancies[0], secret, accounts, tuple(row["id"] for row in listed[:NEWEST]), late_page, (created_at, id_)
+    )
 
 
 async def _load_tenancy(

@@ -11,17 +11,21 @@ from server.context import Context, Viewer
 from server.graphql.endpoint import Endpoint
 from server.graphql.hub import Hub
 from server.identity.service import Authenticator
+from server.planner.reader import Reader
 from tests.server.graphql.schema import schema
 
 ORIGIN = "https://console.example.com"
 
 
 def endpoint(engine: AsyncEngine, hub: Hub, **options: Any) -> Endpoint:
+    # Nothing in this schema has a plan, so it never connects.
+    reader = Reader("postgresql://127.0.0.1:1/none")
+
     def context_for(viewer: Viewer) -> Context:
-        return Context(viewer, engine, None, hub)  # type: ignore[arg-type] # this schema reads without the planner
+        return Context(viewer, engine, reader, hub)
 
     authenticate = Authenticator(engine, seconds_to_live=0)
-    return Endpoint(schema, authenticate, context_for, allowed_origins=[ORIGIN], **options)
+    return Endpoint(schema, authenticate, context_for, reader, allowed_origins=[ORIGIN], **options)
 
 
 def application(endpoint: Endpoint) -> Starlette:
