@@ -122,7 +122,7 @@ async def _node_requests(server: str, port: int, loaded: Loaded) -> dict[str, li
     cursor: Any = await _ask(port, seed["query"], {**filled(seed["variables"]), **offset})
     for step in seed["path"]:
         cursor = cursor[step]
-    accounts = [str(id_) if server == "postgraphile" else encode("acc", id_) for id_ in loaded.newest]
+    accounts = [str(id_) for id_ in loaded.newest]
     return {
         name: [
             _request(port, name, each["query"], filled(each["variables"], account=account, cursor=cursor), {})
