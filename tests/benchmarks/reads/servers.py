@@ -39,6 +39,15 @@ class Server:
     requests: Mapping[str, Sequence[bytes]]
 
 
+def freehold(database_url: str, redis_url: str) -> dict[str, str]:
+    """The environment of Freehold's own server."""
+    return {
+        "FREEHOLD_DATABASE_URL": database_url,
+        "FREEHOLD_REDIS_URL": redis_url,
+        "FREEHOLD_LOG_LEVEL": "WARNING",
+    }
+
+
 @asynccontextmanager
 async def running(name: str, environment: Mapping[str, str], loaded: Loaded) -> AsyncIterator[Server]:
     """A server until the block ends. `environment` says where PostgreSQL is, as the server wants to be told."""
