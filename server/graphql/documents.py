@@ -74,11 +74,11 @@ class CheckedDocument:
 
 
 class Documents:
-    """The documents of one schema with their plans, those used last within LARGEST_CACHE."""
+    """The documents of one schema with their plans, those used last within `largest` bytes."""
 
-    def __init__(self, schema: GraphQLSchema) -> None:
+    def __init__(self, schema: GraphQLSchema, *, largest: int = LARGEST_CACHE) -> None:
         self._schema = schema
-        self._kept: LRUCache[str, CheckedDocument] = LRUCache(LARGEST_CACHE, getsizeof=lambda found: found.size)
+        self._kept: LRUCache[str, CheckedDocument] = LRUCache(largest, getsizeof=lambda found: found.size)
 
     @property
     def size(self) -> float:
@@ -112,7 +112,7 @@ class Documents:
         return planned
 
     def _keep(self, query: str, document: CheckedDocument) -> None:
-        if document.size <= LARGEST_KEPT:
+        if document.size <= min(LARGEST_KEPT, self._kept.maxsize):
             self._kept[query] = document
         else:
             self._kept.pop(query, None)

@@ -298,7 +298,7 @@ def having(model: type[Base], *, on: On, description: str | None = None) -> Any:
 
 def requires(role: Role, declared: Any) -> Any:
     """A field that only viewers with the role or a higher one may select."""
-    declared.metadata[REQUIRES] = role
+    declared.metadata = {**declared.metadata, REQUIRES: role}
     return declared
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from server.embedded import Services
 from server.migrate import migrate
+from server.planner.reader import Reader
 from tests.conftest import new_database
 from tests.server.planner.world import CountingReader, Side, World, make
 
@@ -16,12 +17,14 @@ async def world(services: Services) -> AsyncIterator[World]:
     await migrate(settings)
     # As the server's role, under row-level security.
     reader = CountingReader(settings.require("database_url"))
+    uncounted = Reader(settings.require("database_url"))
     owner = await asyncpg.connect(settings.require("owner_database_url"))
     try:
-        yield await make(owner, reader, settings.require("database_url"))
+        yield await make(owner, reader, uncounted, settings.require("database_url"))
     finally:
         await owner.close()
         await reader.close()
+        await uncounted.close()
 
 
 @pytest.fixture(scope="session")

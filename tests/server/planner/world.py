@@ -12,6 +12,8 @@ from strawberry.types import ExecutionResult
 
 from server.context import Context, Viewer
 from server.graphql.ids import encode
+from server.graphql.request import Operation
+from server.graphql.response import executed_response
 from server.identity.models import Role
 from server.planner.reader import Reader
 from server.schema import schema
@@ -30,6 +32,8 @@ HOSTILE = (
     "</script><!--",
     ":name @name ?",
 )
+POLICIES = ("Deny leaving", 'a "quoted" \\ policy', "Größe", "nowhere")
+DOCUMENT = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": ["é:Go", 'o"dd'], "Resource": "*"}]}
 CONTROLS = [
     {"benchmark": "CIS AWS Foundations", "version": "7.0", "id": "3.1.4"},
     {"benchmark": 'o"dd \\ $1', "version": "1", "id": "é"},
@@ -54,19 +58,42 @@ class Side:
 
     owner: "Connection"
     reader: CountingReader
+    uncounted: Reader
     tenancy: UUID
     token: UUID
     types: dict[str, UUID] = field(default_factory=dict)
     # By name, in the order of creation.
     accounts: dict[str, UUID] = field(default_factory=dict)
     setups: list[UUID] = field(default_factory=list)
+    policies: dict[str, UUID] = field(default_factory=dict)
+    attachments: list[UUID] = field(default_factory=list)
 
     @property
     def context(self) -> Context:
         return Context(Viewer(self.token, "token", self.tenancy, Role.ADMIN), Mock(), self.reader, Mock())
 
-    async def execute(self, query: str, variables: Mapping[str, Any] | None = None) -> ExecutionResult:
-        return await schema.execute(query, dict(variables or {}), context_value=self.context)
+    async def execute(
+        self, query: str, variables: Mapping[str, Any] | None = None, operation_name: str | None = None
+    ) -> ExecutionResult:
+        """What the ordinary executor answers; PostgreSQL's own bytes, if the query has a plan, are the same."""
+        operation = Operation(query, operation_name, dict(variables or {}))
+        result = await schema.execute(
+            query, operation.variables, context_value=self.context, operation_name=operation_name
+        )
+        answer = await self.read(operation)
+        # Without a plan are errors, and what reads nothing.
+        assert (answer is None) == bool(result.errors) or "__" in query, (query, variables, result.errors)
+        assert answer is None or answer == executed_response(result, None).body, (query, variables)
+        return result
+
+    async def read(self, operation: Operation) -> bytes | None:
+        """The response as the endpoint sends it; None when the operation has no plan."""
+        planned = schema.documents.plan(operation, Role.ADMIN)
+        if planned is None:
+            return None
+        answer = await self.uncounted.fetch(self.tenancy, planned.statement.sql, planned.values(self.context.viewer))
+        assert answer is not None
+        return answer
 
     async def ask(self, query: str, **variables: Any) -> Any:
         """The data of an operation that has no errors."""
@@ -96,9 +123,9 @@ class World:
 Connection = Any
 
 
-async def make(owner: Connection, reader: CountingReader, dsn: str) -> World:
+async def make(owner: Connection, reader: CountingReader, uncounted: Reader, dsn: str) -> World:
     """Both tenancies; `owner` sees every row, `dsn` is the server's role."""
-    world = World(owner, dsn, *[await _side(owner, reader, name) for name in ("ours", "theirs")])
+    world = World(owner, dsn, *[await _side(owner, reader, uncounted, name) for name in ("ours", "theirs")])
     await owner.execute(
         "INSERT INTO stage_definition VALUES ('second', 2, 'Second', 'b', $1, '{a:Go}', '{MEMBER,SECURITY}'),"
         " ('first', 1, 'First', 'a', '[]', '{}', '{}')",
@@ -107,7 +134,7 @@ async def make(owner: Connection, reader: CountingReader, dsn: str) -> World:
     return world
 
 
-async def _side(owner: Connection, reader: CountingReader, name: str) -> Side:
+async def _side(owner: Connection, reader: CountingReader, uncounted: Reader, name: str) -> Side:
     tenancy = await owner.fetchval(
         "INSERT INTO tenancy (name, state, home_region, regions, email_template, security_contact_name,"
         " security_contact_email, security_contact_phone) VALUES ($1, 'ACTIVE', 'eu-central-1',"
@@ -120,7 +147,7 @@ async def _side(owner: Connection, reader: CountingReader, name: str) -> Side:
         tenancy,
         name.encode(),
     )
-    side = Side(owner, reader, tenancy, token)
+    side = Side(owner, reader, uncounted, tenancy, token)
     for number, type_ in enumerate(("Foundation", "general", "Sandbox")):
         side.types[type_] = await owner.fetchval(
             "INSERT INTO account_type (tenancy_id, name, foundation, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
@@ -138,6 +165,7 @@ async def _side(owner: Connection, reader: CountingReader, name: str) -> Side:
     for number, text in enumerate(HOSTILE):
         await _account(owner, side, 20 + number, text, "Sandbox", alias=text, tags={"hostile": text, text: ""})
     await _setups(owner, side)
+    await _policies(owner, side)
     return side
 
 
@@ -215,4 +243,35 @@ async def _setups(owner: Connection, side: Side) -> None:
             sequence,
             position,
             START,
+        )
+
+
+async def _policies(owner: Connection, side: Side) -> None:
+    """The first on everything, the second and third on a type and on an account, the last on nothing."""
+    for number, name in enumerate(POLICIES):
+        side.policies[name] = await owner.fetchval(
+            "INSERT INTO policy (tenancy_id, name, description, document, managed, state, created_at)"
+            " VALUES ($1, $2, $3, $4, $5, 'ACTIVE', $6) RETURNING id",
+            side.tenancy,
+            name,
+            HOSTILE[number],
+            json.dumps(DOCUMENT, ensure_ascii=False, separators=(",", ":")),
+            number == 0,
+            START + timedelta(days=number),
+        )
+    first, second, third, _ = side.policies.values()
+    general, member = side.types["general"], side.accounts["member 00"]
+    targets = ((first, None, None), (first, general, None), (first, None, member), (second, general, None))
+    for number, (policy, type_, account) in enumerate((*targets, (third, None, member))):
+        side.attachments.append(
+            await owner.fetchval(
+                "INSERT INTO policy_attachment (tenancy_id, policy_id, account_type_id, account_id, state, created_at)"
+                " VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
+                side.tenancy,
+                policy,
+                type_,
+                account,
+                "ACTIVE" if number else "PENDING",
+                START + timedelta(minutes=number),
+            )
         )

@@ -1,0 +1,82 @@
+"""Reads of policies: a list of related rows through a table between, a union, and a document that is JSON."""
+
+from server.graphql.ids import encode
+from tests.server.planner.world import DOCUMENT, HOSTILE, POLICIES, Side
+
+FIRST, SECOND, THIRD, NOWHERE = POLICIES
+
+
+async def test_a_policy_with_what_it_is_attached_to(ours: Side) -> None:
+    query = """query($by: PolicyBy!) { policy(by: $by) {
+        __typename id name description document managed state
+        attachments { id state policy { name } target {
+            __typename
+            ... on Node { id }
+            ... on Tenancy { name }
+            ... on AccountType { kind: name accounts(first: 1) { totalCount } }
+            ... on Account { name tags { key } accountType { name } }
+        } }
+    } }"""
+    first = ours.policies[FIRST]
+    attachments = [encode("att", key) for key in ours.attachments]
+    policy = (await ours.ask(query, by={"name": FIRST.upper()}))["policy"]
+    targets = [each.pop("target") for each in policy["attachments"]]
+    assert policy == {
+        "__typename": "Policy",
+        "id": encode("pol", first),
+        "name": FIRST,
+        "description": HOSTILE[0],
+        "document": DOCUMENT,
+        "managed": True,
+        "state": "ACTIVE",
+        "attachments": [
+            {"id": attachments[0], "state": "PENDING", "policy": {"name": FIRST}},
+            {"id": attachments[1], "state": "ACTIVE", "policy": {"name": FIRST}},
+            {"id": attachments[2], "state": "ACTIVE", "policy": {"name": FIRST}},
+        ],
+    }
+    tenancy, type_, account = targets
+    assert tenancy == {"__typename": "Tenancy", "id": encode("ten", ours.tenancy), "name": "ours \\ \"'"}
+    assert (type_["__typename"], type_["id"], type_["kind"]) == (
+        "AccountType",
+        encode("typ", ours.types["general"]),
+        "general",
+    )
+    assert type_["accounts"]["totalCount"] == 15
+    assert (account["name"], account["accountType"]) == ("member 00", {"name": "Sandbox"})
+    assert await ours.ask(query, by={"id": encode("pol", first)}) == await ours.ask(query, by={"name": FIRST})
+
+
+async def test_the_policies_of_a_type(ours: Side) -> None:
+    types = (await ours.ask("{ accountTypes { nodes { name policies { name managed } } } }"))["accountTypes"]["nodes"]
+    assert {each["name"]: [policy["name"] for policy in each["policies"]] for each in types} == {
+        "Foundation": [],
+        "general": sorted([FIRST, SECOND]),
+        "Sandbox": [],
+    }
+
+
+async def test_a_page_of_policies(ours: Side) -> None:
+    query = """query($filter: PolicyFilter, $order: PolicyOrder) { policies(filter: $filter, orderBy: $order) {
+        totalCount nodes { name } } }"""
+
+    async def names(**variables: object) -> list[str]:
+        page = (await ours.ask(query, **variables))["policies"]
+        assert page["totalCount"] == len(page["nodes"])
+        return [node["name"] for node in page["nodes"]]
+
+    assert set(await names()) == set(POLICIES)
+    assert await names(filter={"managed": True}) == [FIRST]
+    assert await names(filter={"search": "QUOTED"}) == [SECOND]
+    newest = {"field": "CREATED_AT", "direction": "DESC"}
+    assert await names(order=newest, filter={"managed": False}) == [NOWHERE, THIRD, SECOND]
+
+
+async def test_policies_and_attachments_are_nodes(ours: Side, theirs: Side) -> None:
+    query = "query($id: ID!) { node(id: $id) { __typename id ... on PolicyAttachment { target { __typename } } } }"
+    policy, attachment = encode("pol", ours.policies[THIRD]), encode("att", ours.attachments[-1])
+    assert await ours.ask(query, id=policy) == {"node": {"__typename": "Policy", "id": policy}}
+    assert await ours.ask(query, id=attachment) == {
+        "node": {"__typename": "PolicyAttachment", "id": attachment, "target": {"__typename": "Account"}}
+    }
+    assert await theirs.ask(query, id=policy) == {"node": None}

@@ -1,0 +1,143 @@
+"""Reads over HTTP, from request to PostgreSQL's own bytes, and what happens when PostgreSQL refuses."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import asyncpg
+import httpx
+import pytest
+
+from server.config import Settings
+from server.graphql.ids import encode
+from server.graphql.response import GRAPHQL, JSON
+from tests.server.fixtures import (
+    NewTenant,
+    Owner,
+    Tenant,
+    engine,
+    new_tenant,
+    owner,
+    running,
+    settings,
+    tenant,
+    until_ready,
+    worker_engine,
+)
+
+__all__ = ["engine", "new_tenant", "owner", "settings", "tenant", "worker_engine"]
+
+QUERY = "query Page($n: Int = 1) { accounts(first: $n) { totalCount nodes { name tags { key } } } tenancy { state } }"
+
+
+@pytest.fixture(scope="module")
+async def server(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with running(settings) as client:
+        await until_ready(client)
+        yield client
+
+
+async def post(
+    client: httpx.AsyncClient, tenant: Tenant, query: str, accept: str = JSON, **more: object
+) -> httpx.Response:
+    headers = {**tenant.headers, "accept": accept}
+    return await client.post("/graphql", json={"query": query, **more}, headers=headers)
+
+
+@pytest.mark.parametrize("accept", [JSON, GRAPHQL])
+async def test_a_query_again_and_again(server: httpx.AsyncClient, new_tenant: NewTenant, accept: str) -> None:
+    """The same request of several tenants, also when it is known by heart, answers each with what is theirs."""
+    tenants = [await new_tenant() for _ in range(3)]
+    for _ in range(2):
+        for each in tenants:
+            response = await post(server, each, "{ viewer { tenancy { id } tokenId } }", accept)
+            assert response.status_code == 200
+            assert response.headers["content-type"] == f"{accept}; charset=utf-8"
+            assert response.headers["cache-control"] == "no-store"
+            assert (
+                response.content
+                == (
+                    f'{{"data":{{"viewer":{{"tenancy":{{"id":"{encode("ten", each.tenancy_id)}"}},'
+                    f'"tokenId":"{encode("tok", each.token_id)}"}}}}}}'
+                ).encode()
+            )
+
+
+async def test_the_same_answer_in_chunks(server: httpx.AsyncClient, tenant: Tenant) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for part in (b'{"query":', b'"{ tenancy ', b'{ state } }"}'):
+            yield part
+            await asyncio.sleep(0.01)
+
+    headers = {**tenant.headers, "content-type": "application/json"}
+    response = await server.post("/graphql", content=chunks(), headers=headers)
+    assert response.json() == {"data": {"tenancy": {"state": "ACTIVE"}}}
+
+
+async def test_a_failing_statement_is_an_error_where_it_failed(
+    server: httpx.AsyncClient, tenant: Tenant, owner: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = (await post(server, tenant, QUERY)).json()
+    await owner.execute("REVOKE SELECT ON tag FROM freehold_app")
+    try:
+        with caplog.at_level(logging.WARNING):
+            response = await post(server, tenant, QUERY)
+    finally:
+        await owner.execute("GRANT SELECT ON tag TO freehold_app")
+    assert response.status_code == 200
+    [error] = response.json()["errors"]
+    assert (error["path"], error["extensions"]) == (["accounts"], {"code": "INTERNAL"})
+    assert "tag" not in error["message"]
+    # `accounts` is never null, so there is no data without it.
+    assert response.json()["data"] is None
+    assert "A query is read again, field by field: InsufficientPrivilegeError" in caplog.text
+    assert (await post(server, tenant, QUERY)).json() == good
+
+
+async def test_what_did_not_fail_is_there(server: httpx.AsyncClient, tenant: Tenant, owner: Owner) -> None:
+    query = 'query { tenancy { state } account(by: {name: "nobody"}) { tags { key } } policy(by: {name: "x"}) { id } }'
+    await owner.execute("REVOKE SELECT ON tag FROM freehold_app")
+    try:
+        response = (await post(server, tenant, query)).json()
+    finally:
+        await owner.execute("GRANT SELECT ON tag TO freehold_app")
+    assert response["data"] == {"tenancy": {"state": "ACTIVE"}, "account": None, "policy": None}
+    [error] = response["errors"]
+    assert error["path"] == ["account"]
+
+
+async def test_tables_change_while_they_are_read(server: httpx.AsyncClient, tenant: Tenant, owner: Owner) -> None:
+    good = (await post(server, tenant, QUERY)).content
+    try:
+        for change in ("ADD COLUMN later text", "ALTER COLUMN later TYPE bytea USING NULL", "DROP COLUMN later"):
+            await owner.execute(f"ALTER TABLE account {change}")
+            answers = await asyncio.gather(*(post(server, tenant, QUERY) for _ in range(12)))
+            assert {answer.content for answer in answers} == {good}
+    finally:
+        await owner.execute("ALTER TABLE account DROP COLUMN IF EXISTS later")
+
+
+async def test_connections_are_killed_while_they_are_used(
+    server: httpx.AsyncClient, tenant: Tenant, settings: Settings
+) -> None:
+    good = (await post(server, tenant, QUERY)).content
+    killer = await asyncpg.connect(settings.require("database_url"))
+    try:
+        for _ in range(10):
+            asking = asyncio.gather(*(post(server, tenant, QUERY) for _ in range(12)))
+            await killer.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'freehold-reader'"
+            )
+            assert {answer.content for answer in await asking} == {good}
+    finally:
+        await killer.close()
+
+
+async def test_text_that_postgresql_cannot_hold(server: httpx.AsyncClient, tenant: Tenant) -> None:
+    query = "query($n: String!) { account(by: {name: $n}) { id } }"
+    response = await post(server, tenant, query, variables={"n": "a\0b"})
+    assert response.status_code == 200
+    [error] = response.json()["errors"]
+    assert error["path"] == ["account"]
+    assert error["extensions"] == {"code": "VALIDATION", "field": ["account", "by", "name"]}
+    assert response.json()["data"] == {"account": None}
