@@ -20,8 +20,8 @@ STATEMENT_TIMEOUT_MS = 15_000
 COMMAND_SECONDS = 20.0
 ACQUIRE_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
-# Characters of SQL that a connection keeps prepared; PostgreSQL holds some 30 bytes for each.
-LARGEST_PREPARED = 400_000
+# Characters of SQL that a connection keeps prepared; PostgreSQL holds some 75 bytes for each.
+LARGEST_PREPARED = 200_000
 
 # A connection that PostgreSQL, or the network, has ended; the statement only reads, so it can be sent again.
 _LOST = (

@@ -26,6 +26,7 @@ from tests.benchmarks.reads.measure import Results, measure, postmaster_of
 from tests.benchmarks.reads.queries import QUERIES
 from tests.benchmarks.reads.servers import LIMIT, NODE_FOLDER, NODE_PEERS, PYTHON_PEERS, US, freehold, running
 
+PICTURE = Path(__file__).parent / "reads.svg"
 ALL = (US, LIMIT, *PYTHON_PEERS, *NODE_PEERS)
 
 
@@ -84,12 +85,15 @@ def main() -> None:
     parser.add_argument("--accounts", type=int, default=10_000, help="of each tenancy")
     parser.add_argument("--only", type=names(tuple(QUERIES)), default=list(QUERIES), metavar="Q1,Q2")
     parser.add_argument("--servers", type=names(ALL), default=list(ALL), metavar=",".join(ALL))
+    parser.add_argument("--svg", type=Path, default=PICTURE, metavar="FILE", help="where a whole run is drawn")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line of stdout")
     options = parser.parse_args()
     if set(options.servers) & set(NODE_PEERS):
         install_node_peers()
     results = asyncio.run(run(options))
     print(report.table(results))
+    if options.only == list(QUERIES) and options.servers == list(ALL):
+        options.svg.write_text(report.picture(results, options.accounts))
     if options.json:
         print(json.dumps(report.as_json(results)))
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle, takewhile
 from typing import Any, cast
 
 import httptools
@@ -26,12 +27,10 @@ class Load:
 
 
 class _Client(asyncio.Protocol):
-    """One connection: sends the next request as soon as an answer is complete."""
+    """One connection: sends the next request as soon as an answer is complete, and closes when there is none."""
 
-    def __init__(self, requests: Sequence[bytes], first: int, until: float, load: Load) -> None:
+    def __init__(self, requests: Iterator[bytes], load: Load) -> None:
         self._requests = requests
-        self._next = first
-        self._until = until
         self._load = load
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -63,13 +62,13 @@ class _Client(asyncio.Protocol):
 
     def _send(self) -> None:
         assert self._transport is not None
-        if time.monotonic() >= self._until:
+        request = next(self._requests, None)
+        if request is None:
             self.done.set_result(None)
             self._transport.close()
             return
         self._beginning = b""
-        self._transport.write(self._requests[self._next % len(self._requests)])
-        self._next += 7
+        self._transport.write(request)
 
 
 async def put_load(port: int, requests: Sequence[bytes], seconds: float) -> Load:
@@ -77,11 +76,23 @@ async def put_load(port: int, requests: Sequence[bytes], seconds: float) -> Load
 
     What is under way at the end is waited for and counted, with the time that it takes.
     """
+    until = time.monotonic() + seconds
+    return await _ask(port, takewhile(lambda _: time.monotonic() < until, cycle(requests)))
+
+
+async def put_requests(port: int, requests: Iterable[bytes]) -> Load:
+    """Send each request once; raises AssertionError when one fails."""
+    load = await _ask(port, iter(requests))
+    assert not load.failures, load.failures[0]
+    return load
+
+
+async def _ask(port: int, requests: Iterator[bytes]) -> Load:
     loop, load = asyncio.get_running_loop(), Load()
     started = time.monotonic()
     clients = [
-        (await loop.create_connection(partial(_Client, requests, n, started + seconds, load), "127.0.0.1", port))[1]
-        for n in range(CONNECTIONS)
+        (await loop.create_connection(partial(_Client, requests, load), "127.0.0.1", port))[1]
+        for _ in range(CONNECTIONS)
     ]
     await asyncio.gather(*(client.done for client in clients))
     load.seconds = time.monotonic() - started
