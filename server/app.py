@@ -1,6 +1,7 @@
 """The whole server in one constructor: what it serves, what it opens when it starts and closes when it stops."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -93,8 +94,11 @@ def _shared(application: ASGIApp, origins: Sequence[str]) -> ASGIApp:
 
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; returns when every connection is closed."""
+    server = create_server(create_app(settings), settings.host, settings.port)
+    # What is loaded by now stays. Looking through it for garbage would hold every request up for some 50 ms.
+    gc.freeze()
     with suppress(KeyboardInterrupt):
-        create_server(create_app(settings), settings.host, settings.port).run()
+        server.run()
 
 
 async def _ready(checks: dict[str, Callable[[], Awaitable[None]]]) -> Response:

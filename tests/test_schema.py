@@ -35,3 +35,16 @@ def test_everything_public_is_described_or_plain() -> None:
         if isinstance(type_, GraphQLObjectType | GraphQLInterfaceType):
             plain = name in ("Query", "Mutation", "Subscription") or name.endswith(("Payload", "Edge", "Connection"))
             assert plain or name.startswith("__") or type_.description, name
+
+
+def test_nothing_is_read_by_a_resolver_of_its_own() -> None:
+    """What is read lies in the mapping; only mutations and subscriptions have resolvers."""
+    core = schema._schema
+    found = [
+        f"{name}.{field}"
+        for name, type_ in core.type_map.items()
+        if isinstance(type_, GraphQLObjectType) and type_ not in (core.mutation_type, core.subscription_type)
+        for field, definition in type_.fields.items()
+        if not name.startswith("__") and definition.extensions["strawberry-definition"].base_resolver is not None
+    ]
+    assert found == []

@@ -10,7 +10,7 @@ from server.assurance import models
 from server.assurance.models import SetupKind, SetupStatus, StageErrorClass, StageStatus
 from server.graphql.connections import Node
 from server.graphql.scalars import expose
-from server.planner.mapping import column, elements, embedded, snapshot, table, to_many, to_one
+from server.planner.mapping import column, computed, elements, embedded, snapshot, table, to_many, to_one
 
 expose(
     SetupKind,
@@ -79,6 +79,11 @@ class AccountSetup(Node):
     kind: SetupKind
     status: SetupStatus
     stages: list[SetupStage] = to_many(on={"setup_id": "id"}, order=("position",), description="In the order they run.")
+    progress: int = computed(
+        """select coalesce(100 * count(*) filter (where status in ('COMPLETED', 'SKIPPED')) / nullif(count(*), 0), 0)
+        from stage where tenancy_id = {row}.tenancy_id and setup_id = {row}.id""",
+        description="Per cent of its stages that are over, rounded down; for lists that do not show the stages.",
+    )
     requested_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -97,7 +102,9 @@ class SetupEvent:
     account: Account = snapshot(
         "account", description="As it was; its `accountType`, `tags`, `setup` and `setups` are those of now."
     )
-    setup: AccountSetup = snapshot("setup", description="As it was; its `account` and `stages` are those of now.")
+    setup: AccountSetup = snapshot(
+        "setup", description="As it was; its `account`, `stages` and `progress` are those of now."
+    )
     stage: SetupStage | None = snapshot(
         "stage", description="The stage that changed, as it was; null when only the setup did."
     )

@@ -18,6 +18,7 @@ from server.planner.json_text import JsonObject
 from server.planner.mapping import (
     ByNodeId,
     Column,
+    Computed,
     Elements,
     Embedded,
     Mapped,
@@ -306,6 +307,8 @@ class Compiler:
         match selected.mapped:
             case Column() as mapped:
                 return _leaf(column_value(mapped, selected, row), selected, row)
+            case Computed(sql):
+                return _leaf(f"({sql.format(row=row.alias)})", selected, row)
             case Embedded(prefix, when):
                 embedded = Row(row.alias, None, row.prefix + prefix, row.nullable or when is not None)
                 json = self.body(selected.target, selected, embedded, joins)

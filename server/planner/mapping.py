@@ -51,6 +51,13 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """A scalar that SQL over `{row}` yields; it is never null where the field is not."""
+
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
     """An object whose columns lie in the same row and begin with `prefix`; null when its column `when` is."""
 
@@ -156,7 +163,7 @@ class Having:
     on: On
 
 
-Mapped: TypeAlias = Column | Embedded | Elements | Snapshot | ToOne | ToMany | OneOfTypes | ByNodeId | Pages
+Mapped: TypeAlias = Column | Computed | Embedded | Elements | Snapshot | ToOne | ToMany | OneOfTypes | ByNodeId | Pages
 
 
 def table(model: type[Base], *, node: str | None = None, tenancy: str | None = "tenancy_id") -> Callable[[T], T]:
@@ -176,6 +183,11 @@ def column(
 ) -> Any:
     """A column of another name, or one that holds the id of another type's row."""
     return _field(Column(name, node), description, name=graphql_name)
+
+
+def computed(sql: str, *, description: str | None = None) -> Any:
+    """A scalar that SQL over `{row}` yields, of the SQL type that belongs to the field's."""
+    return _field(Computed(sql), description)
 
 
 def embedded(prefix: str, *, when: str | None = None, description: str | None = None) -> Any:

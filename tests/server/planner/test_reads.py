@@ -25,7 +25,7 @@ query Everything($first: Int = 10) {
   }
 }
 fragment Setup on AccountSetup {
-  id kind status requestedAt startedAt finishedAt
+  id kind status progress requestedAt startedAt finishedAt
   stages {
     name title position status attempts startedAt finishedAt nextAttemptAt
     controls { benchmark version id }
@@ -89,6 +89,7 @@ def setup(ours: Side) -> dict[str, Any]:
     return {
         "id": encode("set", ours.setups[1]),
         "kind": "REASSURE",
+        "progress": 50,
         "status": "FAILED",
         "requestedAt": "2026-01-01T00:01:00.000000Z",
         "startedAt": "2026-01-01T00:01:00.000005Z",

@@ -1,6 +1,6 @@
 """A mapping that does not fit the tables is told when the schema is built."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import strawberry
@@ -9,14 +9,19 @@ from server.accounts import models
 from server.accounts.types import Tag
 from server.graphql.scalars import SCALARS
 from server.planner import install
-from server.planner.mapping import column, elements, embedded, table, to_many, to_one
+from server.planner.mapping import Through, column, elements, embedded, one_of_types, table, to_many, to_one
 from server.planner.verify import MappingError
+from server.policies.types import Policy
+from server.tenancies.types import Tenancy
 
 
 @strawberry.type
 class Inner:
     kind: str
     id: strawberry.ID = column("id", node="tok")
+
+
+Either = Annotated[Tenancy | Policy, strawberry.union("Either")]
 
 
 def build(annotation: Any, declared: Any = None) -> None:
@@ -40,6 +45,24 @@ def build(annotation: Any, declared: Any = None) -> None:
         (list[Tag], to_many(on={"account_id": "key"}, order=("key",)), r"needs the column account.key,"),
         (list[Tag], to_many(on={"account_id": "id"}, order=("-age",)), r"needs the column tag.age,"),
         (Tag | None, to_one(on={"account_id": "id"}, where={"colour": "red"}), r"needs the column tag.colour,"),
+        (Tag, to_one(on={"account_id": "id"}), r"never null, but no foreign key that is never null leads to tag"),
+        (
+            list[Tag],
+            to_many(through=Through("tagging", {}), on={}, order=()),
+            r"the table tagging, which does not exist",
+        ),
+        (
+            list[Policy],
+            to_many(through=Through("policy_attachment", {"account": "id"}), on={"id": "policy_id"}, order=("name",)),
+            r"needs the column policy_attachment.account,",
+        ),
+        (
+            list[Policy],
+            to_many(through=Through("policy_attachment", {"account_id": "id"}), on={"id": "policy"}, order=("name",)),
+            r"needs the column policy_attachment.policy,",
+        ),
+        (Either, one_of_types({Tenancy: {"id": "tenancy"}}), r"needs the column account.tenancy,"),
+        (Either, one_of_types({Policy: {"id": "id"}}), r"never null, but no foreign key .* leads to policy"),
         (Inner, embedded("created_by_"), r"Inner.id is never null, but the column account.created_by_id may be"),
         (Inner, embedded("made_by_"), r"Inner.kind needs the column account.made_by_kind"),
     ],
