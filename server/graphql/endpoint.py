@@ -41,6 +41,7 @@ from server.graphql.response import executed_response, read_response, refusal
 from server.graphql.schema import Schema
 from server.graphql.websocket import Adapter, Connection, Handler
 from server.identity.models import Role
+from server.outages import is_away
 from server.planner.reader import Reader
 from server.planner.statement import Planned
 
@@ -49,8 +50,8 @@ Authenticate: TypeAlias = Callable[[str], Awaitable[Viewer | None]]
 INIT_TIMEOUT = timedelta(seconds=10)
 SUBSCRIPTIONS_PER_CONNECTION = 100
 SECONDS_BETWEEN_TOKEN_CHECKS = 30.0
-# Of the requests sent last: how many are kept as they came, and bytes of the largest.
-MOST_KEPT, LARGEST_KEPT = 2048, 4096
+# Bytes, about, of the requests that are kept as they came with their plans, and of the largest of them.
+LARGEST_CACHE, LARGEST_KEPT = 24 * 1024 * 1024, 4096
 logger = logging.getLogger(__name__)
 
 _STATUS = {ErrorCode.UNAVAILABLE: 503, ErrorCode.VALIDATION: 400}
@@ -86,7 +87,7 @@ class Endpoint(GraphQL[Any, None]):
         self._authenticate = authenticate
         self._context_for = context_for
         self._reader = reader
-        self._plans: LRUCache[tuple[bytes, Role], Planned] = LRUCache(MOST_KEPT)
+        self._plans: LRUCache[tuple[bytes, Role], Planned] = LRUCache(LARGEST_CACHE, getsizeof=_size)
         self._page = get_graphql_ide_html("graphiql")
         self._page_headers = _page_headers(self._page)
 
@@ -116,25 +117,34 @@ class Endpoint(GraphQL[Any, None]):
     async def _post(self, headers: Headers, receive: Receive) -> ASGIApp:
         viewer = await self._viewer(headers)
         body = await read_body(headers, receive)
-        accept = headers.get(b"accept")
+        answer = await self._read(body, viewer)
+        if answer is None:
+            return await self._execute(decode_operation(body), viewer, headers.get(b"accept"))
+        return read_response(answer, headers.get(b"accept"))
+
+    async def _read(self, body: bytes, viewer: Viewer) -> bytes | None:
+        """The whole response as PostgreSQL builds it; None when the operation has to be executed."""
         try:
             planned = self._plans[body, viewer.role]
         except KeyError:
-            operation = decode_operation(body)
-            found = self.schema.documents.plan(operation, viewer.role)
+            found = self._plan(body, viewer.role)
             if found is None:
-                return await self._execute(operation, viewer, accept)
-            self._keep(body, viewer, found)
+                return None
             planned = found
         try:
-            answer = await self._reader.fetch(viewer.tenancy_id, planned.statement.sql, planned.values(viewer))
+            return await self._reader.fetch(viewer.tenancy_id, planned.statement.sql, planned.values(viewer))
         except Exception as error:
-            logger.warning("A query is read again, field by field: %s: %s", type(error).__name__, error)
-            answer = None
-        if answer is None:
             # Executed field by field it may still succeed, and if not, the errors say where they belong.
-            return await self._execute(decode_operation(body), viewer, accept)
-        return read_response(answer, accept)
+            if not is_away(error):
+                logger.warning("A query is read again, field by field: %s: %s", type(error).__name__, error)
+            return None
+
+    def _plan(self, body: bytes, role: Role) -> Planned | None:
+        planned = self.schema.documents.plan(decode_operation(body), role)
+        # Frontends ask the same again and again: a request like one before, byte for byte, need not even be decoded.
+        if planned is not None and len(body) <= LARGEST_KEPT:
+            self._plans[body, role] = planned
+        return planned
 
     async def _viewer(self, headers: Headers) -> Viewer:
         token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
@@ -147,11 +157,6 @@ class Endpoint(GraphQL[Any, None]):
                 {"www-authenticate": "Bearer"},
             )
         return viewer
-
-    def _keep(self, body: bytes, viewer: Viewer, planned: Planned) -> None:
-        """Frontends ask the same again and again: a request like one before, byte for byte, need not be read at all."""
-        if len(body) <= LARGEST_KEPT:
-            self._plans[body, viewer.role] = planned
 
     async def _execute(self, operation: Operation, viewer: Viewer, accept: bytes | None) -> ASGIApp:
         try:
@@ -189,6 +194,11 @@ class Endpoint(GraphQL[Any, None]):
         context.context = self._context_for(viewer)
         acknowledge: UnsetType = UNSET
         return acknowledge
+
+
+def _size(planned: Planned) -> int:
+    """What a kept request takes at most; its statement may be its own."""
+    return LARGEST_KEPT + len(planned.statement.sql)
 
 
 def _wants_page(request: Request) -> bool:

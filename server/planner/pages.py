@@ -47,11 +47,8 @@ class _Connection:
         assert isinstance(node, GraphQLObjectType)
         self.node = node
         self.row = compiler.scan(node)
-        self.filter = [
-            *(f"{self.row.column(theirs)} = {parent.column(ours)}" for theirs, ours in mapped.on.items()),
-            *compiler.restricted(page.restrictions, values, self.row),
-        ]
         self.counter = mapped.counters.get(frozenset(each.name for each in page.restrictions))
+        self.on = mapped.on
         self.parent = parent
         self.element = Row(compiler.alias(), self.row.source)
         self.columns: list[str] = []
@@ -89,7 +86,7 @@ class _Connection:
 
     def _rows(self) -> str:
         order = self._order(self.page.ascending is not self.page.backward)
-        where = list(self.filter)
+        where = self._filter()
         if self.page.after:
             where.append(self._beside(AFTER, ">"))
         if self.page.before:
@@ -99,6 +96,13 @@ class _Connection:
             f" {self.compiler.source(self.row, where)} order by {order} limit {self.page.size + 1}"
         )
         return f"select *, count(*) over () as found from ({numbered}) numbered"
+
+    def _filter(self) -> list[str]:
+        """The conditions of the whole list. PostgreSQL refuses values that a statement does not use, so only on use."""
+        return [
+            *(f"{self.row.column(theirs)} = {self.parent.column(ours)}" for theirs, ours in self.on.items()),
+            *self.compiler.restricted(self.page.restrictions, self.values, self.row),
+        ]
 
     def _order(self, ascending: bool) -> str:
         direction = "asc" if ascending else "desc"
@@ -174,7 +178,7 @@ class _Connection:
         given = self.page.after if cursor == AFTER else self.page.before
         if not given:
             return "false"
-        where = [*self.filter, self._beside(cursor, "<=" if cursor == AFTER else ">=")]
+        where = [*self._filter(), self._beside(cursor, "<=" if cursor == AFTER else ">=")]
         return f"exists (select {self.compiler.source(self.row, where)})"
 
     def _end(self, *, from_the_end: bool) -> str:
@@ -185,7 +189,7 @@ class _Connection:
 
     def _total_count(self, _: Selected) -> str:
         if self.counter is None:
-            return f"(select count(*)::text {self.compiler.source(self.row, self.filter)})"
+            return f"(select count(*)::text {self.compiler.source(self.row, self._filter())})"
         use, restrictions = self.compiler.placeholders.use, self.page.restrictions
         values = {
             r.name: use(self.values, r.value, r.condition.type) for r in restrictions if isinstance(r, Restriction)

@@ -93,13 +93,13 @@ class Reader:
         """
         connection = self._take(tenancy_id) or await self._wait()
         try:
-            return await connection.fetch(tenancy_id, sql, values)
-        except _LOST:
-            # Others may be lost too, so only a new one will do.
-            connection = await self._replace(connection)
-            return await connection.fetch(tenancy_id, sql, values)
-        except _OUTDATED:
-            connection.forget()
+            try:
+                return await connection.fetch(tenancy_id, sql, values)
+            except _LOST:
+                # Others may be lost too, so only a new one will do.
+                connection = await self._replace(connection)
+            except _OUTDATED:
+                connection.forget()
             return await connection.fetch(tenancy_id, sql, values)
         except TimeoutError:
             # Asking a silent PostgreSQL to cancel would wait once more, and its other connections are no better.

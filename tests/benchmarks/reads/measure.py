@@ -5,6 +5,7 @@ import re
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psutil
@@ -62,11 +63,13 @@ async def measure(
 
 async def take_turn(server: Server, postmaster: psutil.Process, question: str, seconds: float) -> Turn:
     """Raises AssertionError when an answer is not that of a query that succeeded."""
-    before = _cpu([server.process]), _cpu(_backends(postmaster))
+    before, postgres_before = _cpu([server.process]), _cpu(_backends(postmaster))
     load = await put_load(server.port, server.requests[question], seconds)
-    after = _cpu([server.process]), _cpu(_backends(postmaster))
+    after, postgres_after = _cpu([server.process]), _cpu(_backends(postmaster))
     assert not load.failures, f"{server.name} failed {question}: {load.failures[0]}"
-    server_ms, postgres_ms = ((b - a) * 1000 / load.requests for a, b in zip(before, after, strict=True))
+    server_ms, postgres_ms = (
+        _spent(*each) * 1000 / load.requests for each in ((before, after), (postgres_before, postgres_after))
+    )
     return Turn(load.per_second, server_ms, postgres_ms)
 
 
@@ -79,16 +82,19 @@ def _backends(postmaster: psutil.Process) -> list[psutil.Process]:
     return [postmaster, *postmaster.children()]
 
 
-def _cpu(processes: Iterable[psutil.Process]) -> float:
-    """Seconds of CPU that they have used; one that has just ended counts for nothing."""
-    total = 0.0
+def _cpu(processes: Iterable[psutil.Process]) -> dict[int, float]:
+    """Seconds of CPU that each has used."""
+    found = {}
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
+            found[process.pid] = times.user + times.system
+    return found
+
+
+def _spent(before: dict[int, float], after: dict[int, float]) -> float:
+    """What those used in between that are still there."""
+    return sum(seconds - before.get(process, 0.0) for process, seconds in after.items())
 
 
 async def _compare(servers: Sequence[Server], question: str) -> None:

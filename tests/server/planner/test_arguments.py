@@ -44,6 +44,13 @@ async def test_filters(ours: Side) -> None:
         assert await filtered(ours, **nothing) == everything
 
 
+@pytest.mark.parametrize("select", ["__typename", "pageInfo { hasPreviousPage }", "pageInfo { __typename }"])
+async def test_a_filter_of_which_nothing_is_asked(ours: Side, select: str) -> None:
+    for filter_ in ({"search": "x"}, {"tag": [{"key": "team"}], "status": ["ERROR"]}):
+        query = f"query($filter: AccountFilter) {{ accounts(last: 1, filter: $filter) {{ {select} }} }}"
+        assert (await ours.ask(query, filter=filter_))["accounts"]
+
+
 async def test_every_tag_given_must_be_there(ours: Side) -> None:
     team = await filtered(ours, tag=[{"key": "team"}])
     first = await filtered(ours, tag=[{"key": "team", "value": "t0"}])
