@@ -14,7 +14,7 @@ from server.errors import UserErrorCode
 from server.identity.models import Role
 from server.planner import json_text, pages
 from server.planner.arguments import Existence, InvalidArgument, Restriction, Restrictions, checked, read_conditions
-from server.planner.json_text import JsonObject
+from server.planner.json_text import JsonObject, JsonText
 from server.planner.mapping import (
     ByNodeId,
     Column,
@@ -31,7 +31,7 @@ from server.planner.mapping import (
     ToOne,
     quote,
 )
-from server.planner.rows import NO_ROW, Row, Selected, Unmapped, column_value, mapping_of, source_of
+from server.planner.rows import NO_ROW, Row, Selected, Unmapped, column_json, mapping_of, source_of
 from server.planner.selection import Fields, Operation
 from server.planner.statement import Call, Placeholders, Statement
 
@@ -80,7 +80,7 @@ class Compiler:
                 raise Unmapped("introspection")
         if all(child.name == "__typename" for child in selected):
             raise Unmapped("nothing to read")
-        return self.placeholders.statement(str(json_text.JsonText('{"data":').sql(str(data)).text("}")))
+        return self.placeholders.statement(str(JsonText('{"data":').json(data.end()).text("}")))
 
     # Queries of one JSON text; no row means null.
 
@@ -102,8 +102,8 @@ class Compiler:
         json = JsonObject()
         for child in self.children(selected.target, selected):
             if child.python_name == path[0]:
-                json.member(child.key, f"coalesce(({self.along(child, path[1:], query)}), 'null')")
-        return f"select {json} as j"
+                json.member(child.key, json_text.nullable(f"({self.along(child, path[1:], query)})"))
+        return f"select {json.end()} as j"
 
     def _query(self, mapped: Mapped, selected: Selected, parent: Row) -> str:
         match mapped:
@@ -137,7 +137,7 @@ class Compiler:
             joins.append(f"join {quote(mapped.through.table)} {link.alias} on {conditions}")
             where = joined(mapped.through.on, link, parent)
         json = self.body(selected.target, selected, row, joins)
-        return self._array(f"select {json} as j {self.source(row, where, joins)} {_order(mapped.order, row)}")
+        return _array(f"select {json} as j {self.source(row, where, joins)} {_order(mapped.order, row)}")
 
     def _one_of_types(self, mapped: OneOfTypes, selected: Selected, parent: Row) -> str:
         """The queries of the types in their order; PostgreSQL runs them until one finds a row."""
@@ -164,11 +164,7 @@ class Compiler:
             f" as {row.alias}({', '.join(map(quote, types))}, ordinality)"
         )
         json = self.body(selected.target, selected, row, [])
-        return self._array(f"select {json} as j from {source} order by {row.alias}.ordinality")
-
-    def _array(self, rows: str) -> str:
-        elements = json_text.array("string_agg(element.j, ',')")
-        return f"select {elements} as j from ({rows}) element"
+        return _array(f"select {json} as j from {source} order by {row.alias}.ordinality")
 
     def _snapshot(self, mapped: Snapshot, selected: Selected, parent: Row) -> str:
         row = Row(self.alias(), source_of(selected.target), nullable=True)
@@ -291,7 +287,7 @@ class Compiler:
             extensions = {"code": UserErrorCode.FORBIDDEN.value, "field": list(selected.path)}
             raise GraphQLError(message, selected.nodes, extensions=extensions)
 
-    def body(self, type_: GraphQLObjectType, selected: Selected, row: Row, joins: list[str]) -> JsonObject:
+    def body(self, type_: GraphQLObjectType, selected: Selected, row: Row, joins: list[str]) -> JsonText:
         """The JSON object of a row; what its relations need is added to `joins`."""
         json = JsonObject()
         if self._typed and selected.is_abstract:
@@ -301,26 +297,37 @@ class Compiler:
                 json.fixed(child.key, f'"{type_.name}"')
             else:
                 json.member(child.key, self._field(child, row, joins))
-        return json
+        return json.end()
 
-    def _field(self, selected: Selected, row: Row, joins: list[str]) -> str:
+    def _field(self, selected: Selected, row: Row, joins: list[str]) -> JsonText | str:
         match selected.mapped:
             case Column() as mapped:
-                return _leaf(column_value(mapped, selected, row), selected, row)
+                return self._nullable(selected, column_json(mapped, selected, row), row)
             case Computed(sql):
-                return _leaf(f"({sql.format(row=row.alias)})", selected, row)
+                json = json_text.leaf(f"({sql.format(row=row.alias)})", selected.field.type)
+                return self._nullable(selected, json, row)
             case Embedded(prefix, when):
                 embedded = Row(row.alias, None, row.prefix + prefix, row.nullable or when is not None)
                 json = self.body(selected.target, selected, embedded, joins)
-                return f"case when {embedded.column(when)} is null then 'null' else {json} end" if when else str(json)
+                return f"case when {embedded.column(when)} is null then 'null' else {json} end" if when else json
             case mapped:
                 alias = self.alias()
                 joins.append(f"left join lateral ({self._query(mapped, selected, row)}) {alias} on true")
-                return f"coalesce({alias}.j, 'null')"
+                return self._nullable(selected, f"{alias}.j", row)
 
-    def _nullable(self, selected: Selected, json: str) -> str:
-        """JSON that is null for a field that may be null, and SQL null for one that may not."""
-        return json if is_non_null_type(selected.field.type) else f"coalesce({json}, 'null')"
+    def _nullable(self, selected: Selected, json: JsonText | str, row: Row = NO_ROW) -> JsonText | str:
+        """JSON of a field, with null where the field may be null.
+
+        What may not be null is not looked at: the mapping is held to columns and keys that are never null. But a kept
+        row may be, and one null would make the text of the whole object null.
+        """
+        return json_text.nullable(json) if row.nullable or not is_non_null_type(selected.field.type) else json
+
+
+def _array(rows: str) -> str:
+    """The query of an array of the rows' `j`. They come in their order: an ordered aggregate is half as fast."""
+    elements = json_text.array("string_agg(element.j, ',')")
+    return f"select {elements} as j from ({rows}) element"
 
 
 def joined(on: Mapping[str, str], row: Row, parent: Row) -> list[str]:
@@ -337,11 +344,6 @@ def related(mapped: Related, row: Row, parent: Row) -> list[str]:
 def _order(order: Sequence[str], row: Row) -> str:
     keys = [f"{row.column(name.removeprefix('-'))}{' desc' if name.startswith('-') else ''}" for name in order]
     return f"order by {', '.join(keys)}" if keys else ""
-
-
-def _leaf(expression: str, selected: Selected, row: Row) -> str:
-    json = json_text.leaf(expression, selected.field.type)
-    return json if is_non_null_type(selected.field.type) and not row.nullable else f"coalesce({json}, 'null')"
 
 
 def _sql_type(type_: GraphQLObjectType, column: str) -> str:

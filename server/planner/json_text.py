@@ -6,7 +6,7 @@ RFC3339 = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
 
 
 class JsonText:
-    """A concatenation of fixed text and SQL expressions of type text."""
+    """A concatenation of fixed text and SQL expressions of type text, with as few operators as it takes."""
 
     def __init__(self, text: str = "") -> None:
         self._parts: list[tuple[bool, str]] = []
@@ -21,6 +21,17 @@ class JsonText:
 
     def sql(self, expression: str) -> "JsonText":
         self._parts.append((False, f"({expression})"))
+        return self
+
+    def json(self, other: "JsonText | str") -> "JsonText":
+        """What another holds, or SQL of JSON."""
+        if isinstance(other, str):
+            return self.sql(other)
+        for fixed, part in other._parts:
+            if fixed:
+                self.text(part)
+            else:
+                self._parts.append((fixed, part))
         return self
 
     def __str__(self) -> str:
@@ -38,12 +49,13 @@ class JsonObject:
         self._text.text(f'{self._separator}"{key}":{json}')
         self._separator = ","
 
-    def member(self, key: str, sql: str) -> None:
+    def member(self, key: str, json: JsonText | str) -> None:
         self.fixed(key, "")
-        self._text.sql(sql)
+        self._text.json(json)
 
-    def __str__(self) -> str:
-        return str(self._text.text("{}" if self._separator == "{" else "}"))
+    def end(self) -> JsonText:
+        """The finished object."""
+        return self._text.text("{}" if self._separator == "{" else "}")
 
 
 def literal(text: str) -> str:
@@ -51,9 +63,9 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def array(elements: str) -> str:
+def array(elements: str) -> JsonText:
     """A JSON array from comma-joined elements, which may be SQL null for none."""
-    return f"'[' || coalesce({elements}, '') || ']'"
+    return JsonText("[").sql(f"coalesce({elements}, '')").text("]")
 
 
 def timestamp(expression: str) -> str:
@@ -61,24 +73,29 @@ def timestamp(expression: str) -> str:
     return f"to_char({expression} at time zone 'UTC', {RFC3339})"
 
 
-def node_id(expression: str, prefix: str) -> str:
-    return f"'{prefix}_' || replace({expression}::text, '-', '')"
+def node_id(expression: str, prefix: str) -> JsonText:
+    return JsonText(f'"{prefix}_').sql(f"replace({expression}::text, '-', '')").text('"')
 
 
-def leaf(expression: str, type_: GraphQLOutputType) -> str:
+def leaf(expression: str, type_: GraphQLOutputType) -> JsonText:
     """A scalar, an enum or a list of them, as JSON; SQL null stays null."""
     if is_list_type(get_nullable_type(type_)):
-        return f"to_json({expression})::text"
+        return JsonText().sql(f"to_json({expression})::text")
     named = get_named_type(type_)
     if named.name in {"Int", "Boolean", "JSON"}:
-        return f"{expression}::text"
+        return JsonText().sql(f"{expression}::text")
     if named.name == "DateTime":
         return quoted(timestamp(expression))
-    # Neither needs escaping: ids are hexadecimal, and a check constraint holds every enum column to its names.
-    if named.name == "ID" or is_enum_type(named):
+    if is_enum_type(named):
+        # Needs no escaping: a check constraint holds every enum column to its names.
         return quoted(expression)
-    return f"to_json({expression})::text"
+    return JsonText().sql(f"to_json({expression})::text")
 
 
-def quoted(expression: str) -> str:
-    return f"""'"' || {expression} || '"'"""
+def quoted(expression: str) -> JsonText:
+    return JsonText('"').sql(expression).text('"')
+
+
+def nullable(json: JsonText | str) -> str:
+    """SQL of JSON that is null where the other is SQL null."""
+    return f"coalesce({json}, 'null')"

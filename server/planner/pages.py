@@ -7,7 +7,7 @@ from graphql import GraphQLObjectType, get_named_type
 
 from server.planner import json_text
 from server.planner.arguments import AFTER, BEFORE, Page, Restriction, cursor_prefix, read_page
-from server.planner.json_text import JsonObject
+from server.planner.json_text import JsonObject, JsonText
 from server.planner.mapping import Pages
 from server.planner.rows import Row, Selected
 
@@ -68,13 +68,15 @@ class _Connection:
         if not self.reads_page:
             return f"select {json} as j"
         page = self.element.alias
-        columns = ", ".join([f"{page}.n, {page}.found", *(f"{each} as c{n}" for n, each in enumerate(self.columns))])
+        columns = ", ".join([f"{page}.found", *(f"{each} as c{n}" for n, each in enumerate(self.columns))])
+        # In the order of the list; what is aggregated from the elements follows it.
+        order = f"order by {page}.n{' desc' if self.page.backward else ''}"
         return (
             f"select {json} as j from (select {columns} from ({self._rows()}) {page} {' '.join(self.joins)}"
-            f" where {page}.n <= {self.page.size}) element"
+            f" where {page}.n <= {self.page.size} {order}) element"
         )
 
-    def _object(self, selected: Selected, members: Mapping[str, Callable[[Selected], str]]) -> JsonObject:
+    def _object(self, selected: Selected, members: Mapping[str, Callable[[Selected], JsonText | str]]) -> JsonText:
         """An object of the connection itself, whose fields are the same for every type of node."""
         json = JsonObject()
         for child in self.compiler.children(selected.target, selected):
@@ -82,7 +84,7 @@ class _Connection:
                 json.fixed(child.key, f'"{selected.target.name}"')
             else:
                 json.member(child.key, members[child.name](child))
-        return json
+        return json.end()
 
     def _rows(self) -> str:
         order = self._order(self.page.ascending is not self.page.backward)
@@ -126,20 +128,18 @@ class _Connection:
             self.columns.append(expression)
         return f"element.c{self.columns.index(expression)}"
 
-    def _list(self, selected: Selected, piece: Callable[[Selected], JsonObject]) -> str:
-        column = self._column(str(piece(selected)))
-        order = "element.n desc" if self.page.backward else "element.n"
-        return json_text.array(f"string_agg({column}, ',' order by {order})")
+    def _list(self, selected: Selected, piece: Callable[[Selected], JsonText]) -> JsonText:
+        return json_text.array(f"string_agg({self._column(str(piece(selected)))}, ',')")
 
-    def _node(self, selected: Selected) -> JsonObject:
+    def _node(self, selected: Selected) -> JsonText:
         return self.compiler.body(self.node, selected, self.element, self.joins)
 
-    def _edge(self, selected: Selected) -> JsonObject:
+    def _edge(self, selected: Selected) -> JsonText:
         return self._object(
             selected,
             {
                 "cursor": lambda _: json_text.quoted(self._cursor(*self._position())),
-                "node": lambda child: str(self._node(child)),
+                "node": self._node,
             },
         )
 
@@ -151,19 +151,19 @@ class _Connection:
         """The opaque cursor of a position: base64url of a JSON array, without padding; null for a null id."""
         if self.key.type == "timestamptz":
             key = json_text.timestamp(key)
-        fields = json_text.JsonText(cursor_prefix(self.name, self.page) + ",")
+        fields = JsonText(cursor_prefix(self.name, self.page) + ",")
         fields.sql(f"to_json({key})::text").text(',"').sql(f"{id_}::text").text('"]')
         return f"translate(encode(convert_to({fields}, 'UTF8'), 'base64'), E'+/=\\n', '-_')"
 
-    def _page_info(self, selected: Selected) -> str:
+    def _page_info(self, selected: Selected) -> JsonText:
         backward = self.page.backward
-        members: dict[str, Callable[[Selected], str]] = {
+        members: dict[str, Callable[[Selected], JsonText | str]] = {
             "hasNextPage": lambda _: self._is_beyond(BEFORE) if backward else self._has_more(BEFORE),
             "hasPreviousPage": lambda _: self._has_more(AFTER) if backward else self._is_beyond(AFTER),
-            "startCursor": lambda _: self._end(from_the_end=backward),
-            "endCursor": lambda _: self._end(from_the_end=not backward),
+            "startCursor": lambda _: self._cursor_at("1"),
+            "endCursor": lambda _: self._cursor_at("count(*)"),
         }
-        return str(self._object(selected, members))
+        return self._object(selected, members)
 
     def _has_more(self, cursor: int) -> str:
         """Whether reading on finds more: a row too many for the page, or one at or beyond the cursor it stopped at."""
@@ -181,11 +181,10 @@ class _Connection:
         where = [*self._filter(), self._beside(cursor, "<=" if cursor == AFTER else ">=")]
         return f"exists (select {self.compiler.source(self.row, where)})"
 
-    def _end(self, *, from_the_end: bool) -> str:
-        """The cursor at one end of the page, or null when it is empty; the last row read has the highest `n`."""
-        order = "element.n desc" if from_the_end else "element.n"
-        key, id_ = (f"(array_agg({self._column(each)} order by {order}))[1]" for each in self._position())
-        return f"coalesce({json_text.quoted(self._cursor(key, id_))}, 'null')"
+    def _cursor_at(self, place: str) -> str:
+        """The cursor of the element at a place, from 1, or null when there is none."""
+        key, id_ = (f"(array_agg({self._column(each)}))[{place}]" for each in self._position())
+        return json_text.nullable(json_text.quoted(self._cursor(key, id_)))
 
     def _total_count(self, _: Selected) -> str:
         if self.counter is None:

@@ -49,7 +49,7 @@ async def read_payload(info: strawberry.Info[Any, Any], payload: Callable[..., T
                 return compiler.one(found.target, found, compiler.equals(found.target, {"id": key}))
 
             json_object.member(name, f"({compiler.along(selected, (name,), query)})")
-    objects = await _fetch(raw.context, compiler, f"select {json_object} as j")
+    objects = await _fetch(raw.context, compiler, f"select {json_object.end()} as j")
     return payload(**{name: ByKey(objects[name]) if name in objects else None for name in ids}, user_errors=[])
 
 

@@ -8,6 +8,7 @@ from graphql import FieldNode, GraphQLField, GraphQLNamedType, GraphQLObjectType
 
 from server.identity.models import Role
 from server.planner import json_text
+from server.planner.json_text import JsonText
 from server.planner.mapping import MAPPING, REQUIRES, Column, Mapped, Source, quote
 
 
@@ -111,11 +112,11 @@ def source_of(type_: GraphQLNamedType) -> Source:
     return source
 
 
-def column_value(mapped: Column, selected: Selected, row: Row) -> str:
-    """The SQL of a column; that of an id includes the prefix of the type whose id it is."""
+def column_json(mapped: Column, selected: Selected, row: Row) -> JsonText:
+    """The JSON of a column, which is null where the column is; that of an id has the prefix of the type it is of."""
     expression = row.column(mapped.name)
     if get_named_type(selected.field.type).name != "ID":
-        return expression
+        return json_text.leaf(expression, selected.field.type)
     prefix = mapped.node or (row.source.node if row.source else None)
     if prefix is None:
         raise Unmapped(f"{selected} holds an id; say of which type with `node`")
