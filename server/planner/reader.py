@@ -58,7 +58,8 @@ class _Connection:
             if len(sql) <= LARGEST_PREPARED:
                 self._prepared[sql] = statement
         # fetchval would ask for one row alone, and PostgreSQL takes longer to stop early than to come to the end.
-        [[value]] = await statement.fetch(*values)
+        [row] = await statement.fetch(*values)
+        value: bytes | None = row[0]
         return value
 
     def forget(self) -> None:
