@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import httpx
@@ -11,6 +11,7 @@ import pytest
 from server.config import Settings
 from server.graphql.ids import encode
 from server.graphql.response import GRAPHQL, JSON
+from server.schema import schema
 from tests.server.fixtures import (
     NewTenant,
     Owner,
@@ -24,6 +25,7 @@ from tests.server.fixtures import (
     until_ready,
     worker_engine,
 )
+from tests.server.places import nested, texts
 
 __all__ = ["engine", "new_tenant", "owner", "settings", "tenant", "worker_engine"]
 
@@ -141,3 +143,26 @@ async def test_text_that_postgresql_cannot_hold(server: httpx.AsyncClient, tenan
     assert error["path"] == ["account"]
     assert error["extensions"] == {"code": "VALIDATION", "field": ["account", "by", "name"]}
     assert response.json()["data"] == {"account": None}
+
+
+def places() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every place for text in the input of every mutation."""
+    mutation = schema._schema.mutation_type
+    assert mutation is not None
+    for name, field in mutation.fields.items():
+        yield from ((name, path) for path in texts(field.args["input"], ()))
+
+
+@pytest.mark.parametrize(("mutation", "path"), list(places()), ids=str)
+async def test_text_that_postgresql_cannot_hold_in_a_mutation(
+    server: httpx.AsyncClient, tenant: Tenant, mutation: str, path: tuple[str, ...]
+) -> None:
+    assert schema._schema.mutation_type is not None
+    definition = schema._schema.mutation_type.fields[mutation].args["input"]
+    query = f"mutation($input: {definition.type}) {{ {mutation}(input: $input) {{ userErrors {{ code field }} }} }}"
+    for text in ("a\0b", "\0"):
+        response = await post(server, tenant, query, variables={"input": nested(definition, path, text)})
+        assert "errors" not in response.json()
+        errors = response.json()["data"][mutation]["userErrors"]
+        assert {error["code"] for error in errors} <= {"VALIDATION", "NOT_FOUND"}
+        assert errors

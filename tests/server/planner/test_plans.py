@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 import strawberry
 from graphql import (
-    GraphQLArgument,
-    GraphQLInputField,
-    GraphQLInputObjectType,
     get_named_type,
-    is_enum_type,
-    is_list_type,
-    is_non_null_type,
 )
 from strawberry.schema.config import StrawberryConfig
 
@@ -31,6 +25,7 @@ from server.planner import install
 from server.planner.mapping import column, lookup, requires, table
 from server.planner.plans import MOST_PLANS
 from server.schema import schema
+from tests.server.places import nested, texts
 from tests.server.planner.world import HOSTILE, Side
 
 
@@ -116,32 +111,6 @@ def arguments() -> Iterator[tuple[str, str, str, str]]:
         for argument, definition in field.args.items():
             for path in texts(definition, ()):
                 yield name, str(definition.type), argument, ".".join(path)
-
-
-def texts(definition: GraphQLArgument | GraphQLInputField, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    named = get_named_type(definition.type)
-    if isinstance(named, GraphQLInputObjectType):
-        for name, field in named.fields.items():
-            yield from texts(field, (*path, name))
-    elif named.name in ("String", "ID"):
-        yield path
-    else:
-        assert is_enum_type(named) or named.name in ("Int", "Boolean")
-
-
-def nested(definition: Any, path: list[str], value: object) -> object:
-    """A value for a definition with `value` at a path below it, and whatever else it needs."""
-    named = get_named_type(definition.type)
-    if isinstance(named, GraphQLInputObjectType):
-        required = {name: field for name, field in named.fields.items() if is_non_null_type(field.type)}
-        filled: object = {
-            **{name: nested(field, [], "x") for name, field in required.items()},
-            **({path[0]: nested(named.fields[path[0]], path[1:], value)} if path else {}),
-        }
-    else:
-        filled = value
-    nullable = definition.type.of_type if is_non_null_type(definition.type) else definition.type
-    return [filled] if is_list_type(nullable) else filled
 
 
 @pytest.mark.parametrize("place", list(arguments()), ids=" ".join)
