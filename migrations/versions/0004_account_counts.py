@@ -50,9 +50,10 @@ TRIGGERS = (
 
 
 def upgrade() -> None:
+    # At once and in the order of createAccount, so that the two cannot wait for each other; nobody creates an account
+    # between the counting and the triggers.
+    op.execute("LOCK TABLE account_type, account IN ACCESS EXCLUSIVE MODE")
     op.add_column("account_type", sa.Column("account_count", sa.Integer(), server_default=sa.text("0"), nullable=False))
-    # Nobody creates an account between the counting and the triggers.
-    op.execute("LOCK TABLE account IN SHARE ROW EXCLUSIVE MODE")
     _row_level_security("NO FORCE")
     op.execute(
         "UPDATE account_type SET account_count = found.number"
