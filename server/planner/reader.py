@@ -47,20 +47,31 @@ class _Connection:
         self._prepared: LRUCache[str, Any] = LRUCache(LARGEST_PREPARED, getsizeof=lambda each: len(each.get_query()))
 
     async def fetch(self, tenancy_id: UUID, sql: str, values: Sequence[object]) -> bytes | None:
-        if self.tenancy_id != tenancy_id:
-            self.tenancy_id = None
-            await self.connection.execute("select set_config('app.tenancy_id', $1, false)", str(tenancy_id))
-            self.tenancy_id = tenancy_id
         try:
-            statement = self._prepared[sql]
-        except KeyError:
-            statement = await self.connection.prepare(sql)
-            if len(sql) <= LARGEST_PREPARED:
-                self._prepared[sql] = statement
+            if self.tenancy_id != tenancy_id:
+                await self._enter(tenancy_id)
+            statement = self._prepared[sql] if sql in self._prepared else await self._prepare(sql)
+        except asyncio.CancelledError:
+            # asyncpg ends a command with its execution. One that was only prepared would go on for PostgreSQL, with its
+            # snapshot and its time limit.
+            self.connection.terminate()
+            raise
         # fetchval would ask for one row alone, and PostgreSQL takes longer to stop early than to come to the end.
         [row] = await statement.fetch(*values)
         value: bytes | None = row[0]
         return value
+
+    async def _prepare(self, sql: str) -> Any:
+        statement = await self.connection.prepare(sql)
+        if len(sql) <= LARGEST_PREPARED:
+            self._prepared[sql] = statement
+        return statement
+
+    async def _enter(self, tenancy_id: UUID) -> None:
+        """Open row-level security for the tenancy, and for none while that is under way."""
+        self.tenancy_id = None
+        await self.connection.execute("select set_config('app.tenancy_id', $1, false)", str(tenancy_id))
+        self.tenancy_id = tenancy_id
 
     def forget(self) -> None:
         """Prepare every statement anew."""

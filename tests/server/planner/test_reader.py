@@ -109,6 +109,36 @@ async def test_a_statement_that_is_cancelled_leaves_the_connection_of_use(single
     assert len(await names(single, world.ours.tenancy)) == 1
 
 
+@pytest.mark.parametrize("step", ["prepare", "execute"])
+async def test_no_command_is_left_open_by_who_gives_up(
+    single: Reader, world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """asyncpg ends a command with its execution; what gives up before would leave PostgreSQL's clock for it running."""
+    original = getattr(asyncpg.Connection, step)
+
+    async def and_then_give_up(self: Any, *args: Any) -> Any:
+        await original(self, *args)
+        task.cancel()
+        await asyncio.sleep(0)
+
+    other = await asyncpg.connect(world.dsn)
+    try:
+        monkeypatch.setattr(asyncpg.Connection, step, and_then_give_up)
+        task = asyncio.create_task(single.fetch(world.ours.tenancy, "select convert_to('never asked', 'UTF8')"))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        monkeypatch.undo()
+        left = "select count(*) from pg_stat_activity where application_name = 'freehold-reader' and state <> 'idle'"
+
+        async def nothing_is_left() -> bool:
+            return not await other.fetchval(left)
+
+        await until(nothing_is_left)
+        assert len(await names(single, world.ours.tenancy)) == 1
+    finally:
+        await other.close()
+
+
 async def test_all_connections_are_lost_at_once(world: World) -> None:
     reader = Reader(world.dsn, pool_size=4)
     slow = "select convert_to(pg_backend_pid()::text, 'UTF8') from pg_sleep(0.02)"
