@@ -8,6 +8,7 @@ from enum import StrEnum
 import asyncpg
 import strawberry
 from graphql import GraphQLError
+from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from server import errors
 from server.errors import UserErrorCode
@@ -84,6 +85,9 @@ def _presentable(error: GraphQLError) -> GraphQLError:
     fault = error.original_error
     # A custom scalar refuses a value in its own words.
     is_scalars = error.path is None and error.nodes and isinstance(fault, ValueError | TypeError)
+    if isinstance(fault, CannotGetOperationTypeError):
+        # The operation is not in the document. Without its cause, for which Strawberry would close a socket.
+        return GraphQLError(f"{error.message.rstrip('.')}.", extensions={"code": ErrorCode.VALIDATION.value})
     if fault is None or isinstance(fault, GraphQLError) or is_scalars:
         # What has no code comes from parsing, validation or the variables.
         error.extensions = {"code": ErrorCode.VALIDATION.value, **(error.extensions or {})}

@@ -8,6 +8,7 @@ import strawberry
 from graphql import ExecutionResult as CoreResult
 from graphql import GraphQLError
 from strawberry.types import ExecutionContext, ExecutionResult
+from strawberry.types.execution import PreExecutionError
 
 from server.graphql.documents import Documents, Limits
 from server.graphql.errors import presentable
@@ -34,7 +35,13 @@ class Schema(strawberry.Schema):
 
 async def _presented(results: Any) -> AsyncIterator[Any]:
     async with aclosing(results):
-        async for result in results:
-            if isinstance(result, ExecutionResult | CoreResult):
-                result.errors = presentable(result.errors)
-            yield result
+        try:
+            async for result in results:
+                if isinstance(result, ExecutionResult | CoreResult):
+                    result.errors = presentable(result.errors)
+                yield result
+        except GraphQLError as error:
+            # A document that cannot be parsed. Strawberry looks for none here, and for a syntax error by its class it
+            # would close the socket.
+            plain = GraphQLError(error.message, error.nodes, error.source, error.positions)
+            yield PreExecutionError(data=None, errors=presentable([plain]))

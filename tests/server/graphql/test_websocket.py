@@ -273,3 +273,33 @@ async def test_the_server_stops_in_time_with_subscriptions_open(
             assert (await closed(socket))[0] == 1012
     assert time.monotonic() - started < 5
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"query": "{"}, "Syntax Error: Expected Name, found <EOF>."),
+        (
+            {"query": "{ me " + "me " * 3000 + "}"},
+            "Syntax Error: Document contains more than 3000 tokens. Parsing aborted.",
+        ),
+        ({"query": "{ me }", "operationName": "Z"}, 'Unknown operation named "Z".'),
+        ({"query": "subscription A { forever }", "operationName": "B"}, 'Unknown operation named "B".'),
+        ({"query": "query A { me } query B { me }", "operationName": ""}, 'Unknown operation named "".'),
+        ({"query": "fragment F on Query { me }"}, "Can't get GraphQL operation type."),
+    ],
+    ids=range(6),
+)
+async def test_what_is_no_operation_is_an_error(
+    address: Address, tenant: Tenant, payload: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with acknowledged(address, tenant) as socket:
+        await send(socket, {"type": "subscribe", "id": "1", "payload": payload})
+        answer = await receive(socket)
+        assert (answer["type"], answer["id"]) == ("error", "1")
+        [error] = answer["payload"]
+        assert (error["message"], error["extensions"]) == (message, {"code": "VALIDATION"})
+        # The socket is of use as before.
+        await send(socket, subscribe("{ me }", "2"))
+        assert (await receive(socket))["payload"] == {"data": {"me": "admin"}}
+    assert caplog.records == []
