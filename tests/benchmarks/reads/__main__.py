@@ -79,9 +79,13 @@ def names(allowed: tuple[str, ...]) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.reads", description="What a read costs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.reads",
+        description="What a read costs.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="of each server with each question in each round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of all servers with all questions")
     parser.add_argument("--accounts", type=int, default=10_000, help="of each tenancy")
     parser.add_argument("--only", type=names(tuple(QUERIES)), default=list(QUERIES), metavar="Q1,Q2")
     parser.add_argument("--servers", type=names(ALL), default=list(ALL), metavar=",".join(ALL))
@@ -94,6 +98,7 @@ def main() -> None:
     print(report.table(results))
     if options.only == list(QUERIES) and options.servers == list(ALL):
         options.svg.write_text(report.picture(results, options.accounts))
+        print(f"drawn in {options.svg}", file=sys.stderr)
     if options.json:
         print(json.dumps(report.as_json(results)))
 

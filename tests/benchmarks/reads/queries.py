@@ -25,6 +25,6 @@ TITLES = {
     "Q1": "a page of 50 accounts with all that belongs to them",
     "Q2": "one account with its stages",
     "Q3": "{ tenancy { name } }",
-    "Q4": "page 190 of the same list",
+    "Q4": "a page near the end of the same list (190 of 200)",
     "Q5": "the page filtered by status and tag",
 }

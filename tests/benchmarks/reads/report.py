@@ -56,6 +56,13 @@ def table(results: Results) -> str:
             measures = (results.median(question, server, each) for each in ("per_second", "server_ms", "postgres_ms"))
             per_second, server_ms, postgres_ms = measures
             lines.append(f"  {server:14}{ratio:>14}{per_second:>12.0f}{server_ms:>9.3f}{postgres_ms:>15.3f}")
+    lines.append(
+        "ours / theirs: our requests a second over theirs, the median of the rounds; above 1 is faster than they."
+    )
+    lines.append(
+        "limit: the same answers by SQL written by hand on bare ASGI. CPU is that of one request. On a machine"
+    )
+    lines.append("that does other work too, some hundredths either way are chance.")
     lines.append(f"{machine()}, load {os.getloadavg()[0]:.1f} at the end")
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from server.embedded import Services
 from server.migrate import migrate
 from server.planner.reader import Reader
 from tests.conftest import new_database
+from tests.server.planner.reference import Reference
 from tests.server.planner.world import CountingReader, Side, World, make
 
 
@@ -25,6 +26,12 @@ async def world(services: Services) -> AsyncIterator[World]:
         await owner.close()
         await reader.close()
         await uncounted.close()
+
+
+@pytest.fixture(scope="session")
+async def reference(world: World) -> Reference:
+    """What our side has to answer, by other means."""
+    return await Reference.load(world.owner, world.ours.tenancy, world.ours.token)
 
 
 @pytest.fixture(scope="session")
