@@ -1,7 +1,7 @@
 """Queries generated from the schema, answered by PostgreSQL alone and by the ordinary executor, byte for byte.
 
-The two share the compiler; resolvers over the rows in memory, which share nothing with it, must give the same. A failure
-is shrunk to the smallest query that still shows it, and printed with what reproduces it.
+The two share the compiler; resolvers over the rows in memory, which share nothing with it, must give the same. What
+fails is shrunk to the smallest query that still shows it, and printed with what reproduces it.
 """
 
 import asyncio
