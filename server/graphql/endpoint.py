@@ -52,6 +52,8 @@ SUBSCRIPTIONS_PER_CONNECTION = 100
 SECONDS_BETWEEN_TOKEN_CHECKS = 30.0
 # Bytes, about, of the requests that are kept as they came with their plans, and of the largest of them.
 LARGEST_CACHE, LARGEST_KEPT = 24 * 1024 * 1024, 4096
+# What one value of a kept request takes.
+_VALUE = 150
 logger = logging.getLogger(__name__)
 
 _STATUS = {ErrorCode.UNAVAILABLE: 503, ErrorCode.VALIDATION: 400}
@@ -198,7 +200,8 @@ class Endpoint(GraphQL[Any, None]):
 
 def _size(planned: Planned) -> int:
     """What a kept request takes at most; its statement may be its own."""
-    return LARGEST_KEPT + len(planned.statement.sql)
+    values = sum(len(each) if isinstance(each, list) else 1 for answer in planned.answers for each in answer)
+    return LARGEST_KEPT + len(planned.statement.sql) + _VALUE * values
 
 
 def _wants_page(request: Request) -> bool:

@@ -59,7 +59,10 @@ class Document:
         if self.texts is not None and all(type(given.get(name)) is str for name in self.texts):
             # Coercing a text to a text takes graphql-core as long as PostgreSQL takes for a short read.
             return VariableValues({}, {name: given[name] for name in self.texts})
-        values = get_variable_values(self.schema, self.node.variable_definitions or (), dict(given))
+        # One error is enough to know; each further one would print the whole of a value that may be a megabyte.
+        values = get_variable_values(
+            self.schema, self.node.variable_definitions or (), dict(given), max_errors=1, hide_suggestions=True
+        )
         return values if isinstance(values, VariableValues) else None
 
 
