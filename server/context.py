@@ -1,7 +1,8 @@
 """What every resolver is given: who asks, and the ways to read and write."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,7 +11,6 @@ from server.identity.models import Role
 
 if TYPE_CHECKING:
     from server.graphql.hub import Hub
-    from server.planner.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,16 @@ class Viewer:
     role: Role
 
 
+class Reads(Protocol):
+    """What reads the statements of the planner: a `Reader`, or one that stands before it."""
+
+    async def fetch(self, tenancy_id: UUID, sql: str, values: Sequence[object] = ()) -> bytes | None:
+        """The single value of a statement's single row, with row-level security open for the tenancy alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     viewer: Viewer
     engine: AsyncEngine
-    reader: "Reader"
+    reader: Reads
     hub: "Hub"

@@ -1,6 +1,7 @@
 """Documents parsed and checked once: most requests send a document that was sent before."""
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from cachetools import LRUCache
@@ -12,19 +13,20 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
 )
+from graphql.execution.collect_fields import FragmentDetails
 from strawberry.extensions import SchemaExtension
 
 from server.graphql.limits import check_choice, check_rules, check_shape, parse_document
 from server.graphql.request import Operation
 from server.identity.models import Role
 from server.planner.plans import Plans
-from server.planner.selection import Document
+from server.planner.selection import Document, conditions, details
 from server.planner.statement import Planned
 
 # In bytes, about: one document of a page with all that belongs to it takes 40,000 with its plan.
 LARGEST_CACHE, LARGEST_KEPT = 48 * 1024 * 1024, 4 * 1024 * 1024
-# What a character of a document takes once it is parsed.
-_CHARACTER = 85
+# What a token and a character of a document take once it is parsed.
+_TOKEN, _CHARACTER = 600, 4
 
 
 class CheckedDocument:
@@ -36,13 +38,18 @@ class CheckedDocument:
         # Most documents keep within the limits however large their pages are.
         self._always_within_limits = not check_shape(schema, ast, None)
         self._broken_rules: list[GraphQLError] | None = None
-        self._queries: dict[str | None, Plans] | None = None
+        self._parsed_size = _parsed_size(ast)
+        self._operations = {
+            None if node.name is None else node.name.value: node
+            for node in ast.definitions
+            if isinstance(node, OperationDefinitionNode)
+        }
+        self._queries: dict[str | None, Plans] = {}
 
     @property
     def size(self) -> int:
         """About how many bytes it takes."""
-        parsed = 0 if self.ast.loc is None else _CHARACTER * len(self.ast.loc.source.body)
-        return parsed + sum(plans.size for plans in (self._queries or {}).values())
+        return self._parsed_size + sum(plans.size for plans in self._queries.values())
 
     def errors(self, operation_name: str | None, variables: Mapping[str, Any] | None) -> list[GraphQLError]:
         """Everything that is wrong with the document for a request; without errors it is safe to compile or execute."""
@@ -54,23 +61,32 @@ class CheckedDocument:
 
     def query(self, operation_name: str | None) -> Plans | None:
         """The operation that a request means, if it is a query; only for a document without errors."""
-        if self._queries is None:
-            self._queries = self._find_queries()
-        return self._queries.get(operation_name)
-
-    def _find_queries(self) -> dict[str | None, Plans]:
-        fragments = [node for node in self.ast.definitions if isinstance(node, FragmentDefinitionNode)]
-        operations = [node for node in self.ast.definitions if isinstance(node, OperationDefinitionNode)]
-        found: dict[str | None, Plans] = {}
-        for node in operations:
-            if node.operation is OperationType.QUERY:
-                found[None if node.name is None else node.name.value] = Plans(
-                    Document.of(self._schema, node, fragments)
-                )
-        if len(found) == len(operations) == 1:
+        if operation_name is None and len(self._operations) == 1:
             # A request need not name the only one.
-            found[None] = next(iter(found.values()))
-        return found
+            [operation_name] = self._operations
+        node = self._operations.get(operation_name)
+        if node is None or node.operation is not OperationType.QUERY:
+            return None
+        if operation_name not in self._queries:
+            fragments, asked = self._fragments
+            document = Document.of(self._schema, node, fragments)
+            self._queries[operation_name] = Plans(document, asked | conditions([node]))
+        return self._queries[operation_name]
+
+    @cached_property
+    def _fragments(self) -> tuple[dict[str, FragmentDetails], frozenset[str]]:
+        """The fragments, which all operations share, and the variables that directives ask in them."""
+        nodes = [node for node in self.ast.definitions if isinstance(node, FragmentDefinitionNode)]
+        return details(nodes), conditions(nodes)
+
+
+def _parsed_size(ast: DocumentNode) -> int:
+    if ast.loc is None:
+        return 0
+    tokens, token = 0, ast.loc.start_token
+    while token.next is not None:
+        tokens, token = tokens + 1, token.next
+    return _TOKEN * tokens + _CHARACTER * len(ast.loc.source.body)
 
 
 class Documents:
@@ -79,6 +95,8 @@ class Documents:
     def __init__(self, schema: GraphQLSchema, *, largest: int = LARGEST_CACHE) -> None:
         self._schema = schema
         self._kept: LRUCache[str, CheckedDocument] = LRUCache(largest, getsizeof=lambda found: found.size)
+        # Planned or not, a request is executed with what was found for it, also where that is not kept.
+        self._latest: tuple[str, CheckedDocument | GraphQLError] | None = None
 
     @property
     def size(self) -> float:
@@ -87,12 +105,22 @@ class Documents:
 
     def find(self, query: str) -> CheckedDocument:
         """The document of a request; raises GraphQLError when it cannot be parsed."""
+        if (kept := self._kept.get(query)) is not None:
+            return kept
+        if self._latest is None or self._latest[0] != query:
+            self._latest = query, self._read(query)
+        found = self._latest[1]
+        if isinstance(found, GraphQLError):
+            raise found.with_traceback(None)
+        return found
+
+    def _read(self, query: str) -> CheckedDocument | GraphQLError:
         try:
-            return self._kept[query]
-        except KeyError:
             found = CheckedDocument(self._schema, parse_document(query))
-            self._keep(query, found)
-            return found
+        except GraphQLError as error:
+            return error
+        self._keep(query, found)
+        return found
 
     def plan(self, operation: Operation, role: Role) -> Planned | None:
         """The one statement that answers an operation for viewers of a role; None for what has to be executed."""

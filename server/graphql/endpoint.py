@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -37,11 +38,11 @@ from server.graphql.request import (
     decode_operation,
     read_body,
 )
+from server.graphql.reread import Rereader
 from server.graphql.response import executed_response, read_response, refusal
 from server.graphql.schema import Schema
 from server.graphql.websocket import Adapter, Connection, Handler
 from server.identity.models import Role
-from server.outages import is_away
 from server.planner.reader import Reader
 from server.planner.statement import Planned
 
@@ -119,34 +120,45 @@ class Endpoint(GraphQL[Any, None]):
     async def _post(self, headers: Headers, receive: Receive) -> ASGIApp:
         viewer = await self._viewer(headers)
         body = await read_body(headers, receive)
-        answer = await self._read(body, viewer)
-        if answer is None:
-            return await self._execute(decode_operation(body), viewer, headers.get(b"accept"))
-        return read_response(answer, headers.get(b"accept"))
-
-    async def _read(self, body: bytes, viewer: Viewer) -> bytes | None:
-        """The whole response as PostgreSQL builds it; None when the operation has to be executed."""
+        accept = headers.get(b"accept")
+        operation = fault = None
         try:
-            planned = self._plans[body, viewer.role]
+            planned: Planned | None = self._plans[body, viewer.role]
         except KeyError:
-            found = self._plan(body, viewer.role)
-            if found is None:
-                return None
-            planned = found
-        try:
-            return await self._reader.fetch(viewer.tenancy_id, planned.statement.sql, planned.values(viewer))
-        except Exception as error:
-            # Executed field by field it may still succeed, and if not, the errors say where they belong.
-            if not is_away(error):
-                logger.warning("A query is read again, field by field: %s: %s", type(error).__name__, error)
-            return None
+            operation = decode_operation(body)
+            planned = self._plan(body, operation, viewer.role)
+        if planned is not None:
+            try:
+                answer = await self._reader.fetch(viewer.tenancy_id, planned.statement.sql, planned.values(viewer))
+                if answer is not None:
+                    return read_response(answer, accept)
+            except Exception as error:
+                fault = error
+        context = self._context_for(viewer)
+        if fault is not None:
+            context = self._to_read_again(context, fault)
+        return await self._execute(operation or decode_operation(body), context, accept)
 
-    def _plan(self, body: bytes, role: Role) -> Planned | None:
-        planned = self.schema.documents.plan(decode_operation(body), role)
+    def _plan(self, body: bytes, operation: Operation, role: Role) -> Planned | None:
+        planned = self.schema.documents.plan(operation, role)
         # Frontends ask the same again and again: a request like one before, byte for byte, need not even be decoded.
         if planned is not None and len(body) <= LARGEST_KEPT:
             self._plans[body, role] = planned
         return planned
+
+    def _to_read_again(self, context: Context, fault: Exception) -> Context:
+        """The context in which each field gets what it can still have, or its own error."""
+        reader = Rereader(self._reader, fault)
+        if not reader.gives_up:
+            viewer = context.viewer
+            logger.warning(
+                "A query with the API token %r of tenancy %s is read again, field by field: %s: %s",
+                viewer.token_name,
+                viewer.tenancy_id,
+                type(fault).__name__,
+                fault,
+            )
+        return replace(context, reader=reader)
 
     async def _viewer(self, headers: Headers) -> Viewer:
         token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
@@ -160,12 +172,12 @@ class Endpoint(GraphQL[Any, None]):
             )
         return viewer
 
-    async def _execute(self, operation: Operation, viewer: Viewer, accept: bytes | None) -> ASGIApp:
+    async def _execute(self, operation: Operation, context: Context, accept: bytes | None) -> ASGIApp:
         try:
             result = await self.schema.execute(
                 operation.query,
                 variable_values=operation.variables,
-                context_value=self._context_for(viewer),
+                context_value=context,
                 operation_name=operation.operation_name,
                 allowed_operation_types=(OperationType.QUERY, OperationType.MUTATION),
             )

@@ -29,6 +29,7 @@ from server.database import transaction
 from server.graphql.errors import UserError, user_error
 from server.graphql.ids import InvalidId, decode
 from server.identity.models import Role
+from server.planner.read import check_permitted
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -100,6 +101,8 @@ class MutationEdge(FieldExtension):
                     f"has the role {viewer.role}.",
                 )
             )
+        # Before anything is written: an answer that the viewer may not read would come after the commit.
+        check_permitted(info)
         try:
             return await next_(source, info, **kwargs)
         except errors.Refused as refused:

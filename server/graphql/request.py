@@ -15,6 +15,8 @@ from server.graphql.errors import ErrorCode
 Headers: TypeAlias = Mapping[bytes, bytes]
 
 LARGEST_BODY = 1024 * 1024
+# No input takes as many values. Checking each of 200,000 against the schema would stop the server for half a second.
+LARGEST_LIST = 1000
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -96,7 +98,19 @@ def operation_from(message: dict[str, Any]) -> Operation:
     for name in ("variables", "extensions"):
         if not isinstance(message.get(name), dict | None):
             raise BadRequest(f"`{name}` must be an object or null.")
+    _check_lists(message.get("variables"), "variables")
     return Operation(query, operation_name, message.get("variables"))
+
+
+def _check_lists(value: object, path: str) -> None:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _check_lists(each, f"{path}.{key}")
+    elif isinstance(value, list):
+        if len(value) > LARGEST_LIST:
+            raise BadRequest(f"`{path}` has {len(value)} values; a list may have {LARGEST_LIST} at most.")
+        for at, each in enumerate(value):
+            _check_lists(each, f"{path}.{at}")
 
 
 async def read_body(headers: Headers, receive: Receive) -> bytes:

@@ -38,6 +38,10 @@ from server.planner.statement import Call, Placeholders, Statement
 # Under this key, which no response key can equal, an object of an abstract type says which type it is of.
 TYPE_KEY = ":type"
 
+# So many related rows that a filter asks for are joined in whatever order is best, which PostgreSQL takes exponentially
+# longer to find for each; further ones are looked up for the rows that are left.
+MOST_JOINED = 2
+
 Where: TypeAlias = Callable[[Row], list[str]]
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -59,13 +63,13 @@ class Compiler:
         self._aliases = 0
 
     def statement(self, query: str) -> Statement:
-        """The statement of a finished query of one JSON text."""
+        """The statement of a finished query of one JSON text; raises TooLarge."""
         return self.placeholders.statement(f"coalesce(({query}), 'null')")
 
     def response(self) -> Statement:
         """The statement of the whole response; it returns null where the ordinary executor has an error to tell.
 
-        Raises Unmapped when the operation reads nothing, or something that is not in the database.
+        Raises Unmapped when the operation reads nothing, or something that is not in the database, and TooLarge.
         """
         query_type = self.operation.schema.query_type
         assert query_type is not None
@@ -235,9 +239,14 @@ class Compiler:
 
     def restricted(self, restrictions: Restrictions, group: int, row: Row) -> list[str]:
         """The conditions of a filter or a lookup on a row."""
-        return [f"({self._restricted(each, group, row)})" for each in restrictions]
+        joined_so_far = 0
+        conditions = []
+        for each in restrictions:
+            joined_so_far += isinstance(each, Existence)
+            conditions.append(f"({self._restricted(each, group, row, probed=joined_so_far > MOST_JOINED)})")
+        return conditions
 
-    def _restricted(self, restriction: Restriction | Existence, group: int, row: Row) -> str:
+    def _restricted(self, restriction: Restriction | Existence, group: int, row: Row, *, probed: bool = False) -> str:
         match restriction:
             case Restriction(_, condition, value):
                 placeholder = self.placeholders.use(group, value, condition.type)
@@ -245,7 +254,8 @@ class Compiler:
             case Existence(_, having, restrictions):
                 other = Row(self.alias(), Source(having.table, "tenancy_id", None))
                 where = [*joined(having.on, other, row), *self.restricted(restrictions, group, other)]
-                return f"exists (select {self.source(other, where)})"
+                # What has an offset stays a query of its own, outside the search for the best order of joins.
+                return f"exists (select {self.source(other, where)}{' offset 0' if probed else ''})"
 
     def _where(self, mapped: ToOne, selected: Selected, parent: Row) -> Where:
         viewers = {column: _sql_type(selected.target, column) for column in mapped.viewer}
@@ -318,10 +328,15 @@ class Compiler:
     def _nullable(self, selected: Selected, json: JsonText | str, row: Row = NO_ROW) -> JsonText | str:
         """JSON of a field, with null where the field may be null.
 
-        What may not be null is not looked at: the mapping is held to columns and keys that are never null. But a kept
-        row may be, and one null would make the text of the whole object null.
+        What may not be null is not looked at: the mapping is held to columns and keys that are never null. But what
+        lies in a JSON column may be against the schema: the ordinary executor locates that error, so for it there is a
+        null, and a whole response fails, to be executed.
         """
-        return json_text.nullable(json) if row.nullable or not is_non_null_type(selected.field.type) else json
+        if not is_non_null_type(selected.field.type):
+            return json_text.nullable(json)
+        if not row.nullable:
+            return json
+        return json_text.nullable(json) if self._typed else json_text.never_null(json, str(selected))
 
 
 def _array(rows: str) -> str:

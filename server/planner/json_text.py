@@ -96,6 +96,13 @@ def quoted(expression: str) -> JsonText:
     return JsonText('"').sql(expression).text('"')
 
 
+def never_null(json: JsonText | str, name: str) -> str:
+    """SQL of JSON that fails, with the name in its error, where the other is SQL null."""
+    # No expression of SQL raises an error; what depends on random() is at least not tried while planning.
+    message = literal(f"{name} is null, which it may not be")
+    return f"coalesce({json}, ({message} || left(random()::text, 0))::integer::text)"
+
+
 def nullable(json: JsonText | str) -> str:
     """SQL of JSON that is null where the other is SQL null."""
     return f"coalesce({json}, 'null')"

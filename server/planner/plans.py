@@ -5,7 +5,7 @@ then the shape of each field's arguments. Each answer leads to the next question
 is found by asking, and nothing of a request's values is kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from graphql import GraphQLError
@@ -14,11 +14,11 @@ from server.identity.models import Role
 from server.planner.compiler import Compiler
 from server.planner.rows import Unmapped
 from server.planner.selection import Document, Operation
-from server.planner.statement import Call, Planned, Statement, Values
+from server.planner.statement import Call, Planned, Statement, TooLarge, Values
 
 # A query whose variables decide about more statements than this starts again with none.
 MOST_PLANS = 64
-# What a plan takes in bytes besides its SQL.
+# What a plan, or a query without one, takes in bytes besides SQL.
 _PLAN = 2_000
 
 
@@ -38,11 +38,15 @@ _MISSING: Any = object()
 
 
 class Plans:
-    """The plans of one query. `size` is about how many bytes they take."""
+    """The plans of one query. `size` is about how many bytes they take.
 
-    def __init__(self, document: Document) -> None:
-        self.size = 0
+    `conditions` are the variables that @skip and @include ask in its document.
+    """
+
+    def __init__(self, document: Document, conditions: Iterable[str]) -> None:
+        self.size = _PLAN
         self._document = document
+        self._conditions = tuple(sorted(conditions))
         self._first: dict[object, _Step] = {}
         self._number = 0
 
@@ -70,19 +74,18 @@ class Plans:
         return None if step is None else Planned(step, answers)
 
     def _beginning(self, role: Role, variables: Mapping[str, Any]) -> object:
-        conditions = self._document.conditions
-        return (role, *map(variables.get, conditions)) if conditions else role
+        return (role, *map(variables.get, self._conditions)) if self._conditions else role
 
     def _compile(self, operation: Operation, role: Role) -> Planned | None:
         """A plan made anew and kept; raises GraphQLError for what has to be located."""
         compiler = Compiler(operation, role, typed=False)
         if self._number >= MOST_PLANS:
-            self.size = self._number = 0
+            self.size, self._number = _PLAN, 0
             self._first.clear()
         steps, answer = self._first, self._beginning(role, operation.variables.coerced)
         try:
             statement = compiler.response()
-        except Unmapped:
+        except (Unmapped, TooLarge):
             steps[answer] = None
             return None
         for call, shape in compiler.placeholders.calls:

@@ -11,20 +11,24 @@ from uuid import UUID
 
 import strawberry
 from graphql import (
+    GraphQLError,
     GraphQLObjectType,
     GraphQLResolveInfo,
     GraphQLSchema,
+    get_named_type,
     is_abstract_type,
     is_object_type,
 )
 
 from server.context import Context
+from server.errors import UserErrorCode
 from server.planner import json_text
 from server.planner.compiler import TYPE_KEY, Compiler
 from server.planner.json_text import JsonObject
 from server.planner.mapping import MAPPING
 from server.planner.rows import Selected, source_or_none
 from server.planner.selection import Operation
+from server.planner.statement import TooLarge
 from server.planner.verify import verify
 
 T = TypeVar("T")
@@ -77,6 +81,21 @@ async def read_list(
     elements = json_text.array("string_agg(element.j, ',')")
     found = await _fetch(raw.context, compiler, f"select {elements} from ({rows}) element")
     return [(key, value) for key, value in found]
+
+
+def check_permitted(info: strawberry.Info[Any, Any]) -> None:
+    """Raise a located GraphQLError when the viewer may not select a field anywhere below the current one."""
+    compiler, selected = _begin(info._raw_info)
+    _check_below(compiler, selected)
+
+
+def _check_below(compiler: Compiler, selected: Selected) -> None:
+    named = get_named_type(selected.field.type)
+    for type_ in compiler.operation.schema.get_possible_types(named) if is_abstract_type(named) else [named]:
+        if is_object_type(type_):
+            for child in compiler.children(type_, selected):
+                if child.name != "__typename":
+                    _check_below(compiler, child)
 
 
 def install(schema: GraphQLSchema) -> None:
@@ -137,7 +156,11 @@ def _object_type(schema: GraphQLSchema, type_: type) -> GraphQLObjectType:
 
 
 async def _fetch(context: Context, compiler: Compiler, query: str) -> Any:
-    statement = compiler.statement(query)
+    try:
+        statement = compiler.statement(query)
+    except TooLarge:
+        message = "This asks for more than one statement should read: select fewer fields, or set fewer filters."
+        raise GraphQLError(message, extensions={"code": UserErrorCode.VALIDATION.value}) from None
     values = statement.bind(context.viewer, compiler.placeholders.answers)
     text = await context.reader.fetch(context.viewer.tenancy_id, statement.sql, values)
     assert text is not None, "a statement yields one JSON value"

@@ -35,24 +35,19 @@ Fields = dict[str, list[FieldNode]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Document:
-    """One operation of a validated document. `conditions` are the variables that @skip and @include ask."""
+    """One operation of a validated document."""
 
     schema: GraphQLSchema
     node: OperationDefinitionNode
     fragments: dict[str, FragmentDetails]
-    conditions: tuple[str, ...]
     # The variables, if a text is what each has to be.
     texts: tuple[str, ...] | None
 
     @classmethod
     def of(
-        cls, schema: GraphQLSchema, node: OperationDefinitionNode, fragments: Iterable[FragmentDefinitionNode]
+        cls, schema: GraphQLSchema, node: OperationDefinitionNode, fragments: dict[str, FragmentDetails]
     ) -> "Document":
-        found = {fragment.name.value: FragmentDetails(fragment) for fragment in fragments}
-        asked = _Conditions()
-        for each in (node, *(details.definition for details in found.values())):
-            visit(each, asked)
-        return cls(schema, node, found, tuple(sorted(asked.variables)), _texts(node))
+        return cls(schema, node, fragments, _texts(node))
 
     def variables(self, given: Mapping[str, Any]) -> VariableValues | None:
         """The values of the variables of a request; None when one of them is wrong."""
@@ -89,7 +84,7 @@ class Operation:
         variables: Any = info.variable_values
         if not isinstance(variables, VariableValues):
             variables = VariableValues({}, variables)
-        return cls(Document.of(info.schema, info.operation, info.fragments.values()), variables)
+        return cls(Document.of(info.schema, info.operation, details(info.fragments.values())), variables)
 
     @property
     def schema(self) -> GraphQLSchema:
@@ -104,10 +99,10 @@ class Operation:
 
     def below(self, parent: GraphQLObjectType, nodes: Sequence[FieldNode]) -> Fields:
         """The fields below `nodes` for a `parent`: merged, with fragments and directives applied."""
-        document, details = self.document, [FieldDetails(node, None) for node in nodes]
+        document, fields = self.document, [FieldDetails(node, None) for node in nodes]
         return _nodes(
             collect_subfields(
-                document.schema, document.fragments, self.variables, document.node, parent, details
+                document.schema, document.fragments, self.variables, document.node, parent, fields
             ).grouped_field_set
         )
 
@@ -115,6 +110,19 @@ class Operation:
 def arguments(field: GraphQLField, node: FieldNode, variables: VariableValues) -> dict[str, Any]:
     """The coerced arguments of a field, by their GraphQL names; what is absent and has no default is not there."""
     return get_argument_values(field, node, variables)
+
+
+def details(fragments: Iterable[FragmentDefinitionNode]) -> dict[str, FragmentDetails]:
+    """The fragments of a document, by name, for each of its operations."""
+    return {fragment.name.value: FragmentDetails(fragment) for fragment in fragments}
+
+
+def conditions(nodes: Iterable[Node]) -> frozenset[str]:
+    """The variables that @skip and @include ask anywhere in the nodes."""
+    asked = _Conditions()
+    for node in nodes:
+        visit(node, asked)
+    return frozenset(asked.variables)
 
 
 def has_variable(node: Node) -> bool:

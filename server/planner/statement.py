@@ -11,9 +11,16 @@ from server.context import Viewer
 from server.planner.arguments import InvalidArgument
 from server.planner.selection import arguments, has_variable
 
+# Characters of SQL. PostgreSQL takes some 800 bytes and a microsecond for each while it plans and runs a statement.
+LARGEST_STATEMENT = 150_000
+
 Values: TypeAlias = Sequence[object]
 # The number of a group of values and a place in it, or an attribute of the viewer.
 Source: TypeAlias = tuple[int, int] | str
+
+
+class TooLarge(Exception):
+    """The statement would be longer than PostgreSQL should have to plan."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +111,9 @@ class Placeholders:
         return self._number(attribute, type_)
 
     def statement(self, expression: str) -> Statement:
+        """The finished statement of an expression; raises TooLarge."""
+        if len(expression) > LARGEST_STATEMENT:
+            raise TooLarge
         return Statement(f"select convert_to({expression}, 'UTF8')", tuple(self._numbers), tuple(self._groups))
 
     def _number(self, source: Source, type_: str) -> str:

@@ -92,7 +92,10 @@ async def test_a_failing_statement_is_an_error_where_it_failed(
     assert "tag" not in error["message"]
     # `accounts` is never null, so there is no data without it.
     assert response.json()["data"] is None
-    assert "A query is read again, field by field: InsufficientPrivilegeError" in caplog.text
+    assert (
+        f"A query with the API token 'admin' of tenancy {tenant.tenancy_id} is read again, field by field:"
+        " InsufficientPrivilegeError" in caplog.text
+    )
     assert (await post(server, tenant, QUERY)).json() == good
 
 
@@ -106,6 +109,66 @@ async def test_what_did_not_fail_is_there(server: httpx.AsyncClient, tenant: Ten
     assert response["data"] == {"tenancy": {"state": "ACTIVE"}, "account": None, "policy": None}
     [error] = response["errors"]
     assert error["path"] == ["account"]
+
+
+async def test_a_statement_that_takes_too_long_is_not_read_again(
+    server: httpx.AsyncClient, tenant: Tenant, owner: Owner, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of its fields would take as long; fifty of them would hold every connection."""
+    query = '{ a: policy(by: {name: "x"}) { id } b: account(by: {name: "x"}) { id tags { key } } }'
+    app = await asyncpg.connect(settings.require("database_url"))
+    blocked = "SELECT pid FROM pg_locks WHERE relation = 'tag'::regclass AND NOT granted"
+    try:
+        async with owner.transaction():
+            await owner.execute("LOCK TABLE tag IN ACCESS EXCLUSIVE MODE")
+            asking = asyncio.create_task(post(server, tenant, query))
+            async with asyncio.timeout(10):
+                while (pid := await app.fetchval(blocked)) is None:  # noqa: ASYNC110 - PostgreSQL tells nobody
+                    await asyncio.sleep(0.01)
+            with caplog.at_level(logging.WARNING):
+                # As PostgreSQL does by itself after the time limit of the statement.
+                await app.execute("SELECT pg_cancel_backend($1)", pid)
+                async with asyncio.timeout(10):
+                    response = await asking
+    finally:
+        await app.close()
+    assert response.status_code == 200
+    assert response.json()["data"] == {"a": None, "b": None}
+    errors = response.json()["errors"]
+    assert [(error["path"], error["extensions"]) for error in errors] == [
+        (["a"], {"code": "UNAVAILABLE"}),
+        (["b"], {"code": "UNAVAILABLE"}),
+    ]
+    assert len([each for each in caplog.records if each.levelno >= logging.WARNING]) == 1
+
+
+@pytest.mark.parametrize(
+    ("controls", "below"), [('[{"benchmark": "CIS", "version": "5.0.0"}]', ["controls", 0, "id"]), ("[null]", [])]
+)
+async def test_a_member_that_is_missing_is_an_error(
+    server: httpx.AsyncClient, tenant: Tenant, owner: Owner, controls: str, below: list[object]
+) -> None:
+    """What lies in a JSON column is not held to the schema by PostgreSQL; a null would pass for an answer."""
+    await owner.execute(
+        "INSERT INTO stage_definition VALUES ('broken', 99, 'Broken', '', $1::text::jsonb, '{}', '{}')", controls
+    )
+    try:
+        response = await post(server, tenant, "{ stageCatalogue { controls { benchmark version id } } }")
+    finally:
+        await owner.execute("DELETE FROM stage_definition WHERE name = 'broken'")
+    [error] = response.json()["errors"]
+    assert (error["path"][0], error["path"][2:]) == ("stageCatalogue", below)
+    assert response.json()["data"] is None
+
+
+async def test_lists_without_end_are_refused_before_they_are_looked_at(
+    server: httpx.AsyncClient, tenant: Tenant
+) -> None:
+    query = "query($f: AccountFilter) { accounts(filter: $f) { totalCount } }"
+    response = await post(server, tenant, query, variables={"f": {"status": ["x"] * 50_000}})
+    assert response.status_code == 400
+    [error] = response.json()["errors"]
+    assert error["message"] == "`variables.f.status` has 50000 values; a list may have 1000 at most."
 
 
 async def test_tables_change_while_they_are_read(server: httpx.AsyncClient, tenant: Tenant, owner: Owner) -> None:
