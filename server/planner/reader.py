@@ -20,6 +20,7 @@ STATEMENT_TIMEOUT_MS = 15_000
 COMMAND_SECONDS = 20.0
 ACQUIRE_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
 # Characters of SQL that a connection keeps prepared; PostgreSQL holds some 75 bytes for each.
 LARGEST_PREPARED = 200_000
 
@@ -95,14 +96,16 @@ class Reader:
         self._places = pool_size
         self._free: list[_Connection] = []
         self._busy: set[_Connection] = set()
-        # Who waits is given a connection, or None for a place to make one.
-        self._waiting: deque[asyncio.Future[_Connection | None]] = deque()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._waiting: deque[asyncio.Future[_Connection]] = deque()
+        self._closed = False
 
     async def fetch(self, tenancy_id: UUID, sql: str, values: Sequence[object] = ()) -> bytes | None:
         """The single value of a statement's single row, with row-level security open for the tenancy alone.
 
         Raises TimeoutError when PostgreSQL is silent or no connection becomes free, OSError or asyncpg's errors when it
-        cannot be reached. A connection that was lost is replaced, and the statement tried again, once.
+        cannot be reached, InterfaceError when the reader is closed. A connection that was lost is replaced, and the
+        statement tried again, once.
         """
         connection = self._take(tenancy_id) or await self._wait()
         try:
@@ -114,6 +117,10 @@ class Reader:
             except _OUTDATED:
                 connection.forget()
             return await connection.fetch(tenancy_id, sql, values)
+        except asyncpg.QueryCanceledError:
+            if self._closed:
+                raise _closed() from None
+            raise
         except TimeoutError:
             # Asking a silent PostgreSQL to cancel would wait once more, and its other connections are no better.
             connection.connection.terminate()
@@ -123,12 +130,16 @@ class Reader:
             self._give_back(connection)
 
     async def close(self) -> None:
-        """Close every connection; a statement that is under way fails."""
-        for busy in self._busy:
-            busy.connection.terminate()
-        self._places = 0
-        free, self._free = self._free, []
-        await asyncio.gather(*(each.connection.close(timeout=1) for each in free), return_exceptions=True)
+        """Close every connection and make none again; whatever is under way, waits or comes later fails."""
+        self._closed = True
+        for connecting in self._connecting:
+            connecting.cancel()
+        while self._waiting:
+            self._fail_next(_closed())
+        # That asks PostgreSQL to cancel, too: it does not look for lost connections while it works on a statement.
+        closing = [each.connection.close(timeout=CLOSE_SECONDS) for each in (*self._busy, *self._free)]
+        self._free.clear()
+        await asyncio.gather(*self._connecting, *closing, return_exceptions=True)
 
     def _take(self, tenancy_id: UUID) -> _Connection | None:
         """A free connection, if possible one that is open for the tenancy already."""
@@ -144,26 +155,47 @@ class Reader:
         self._busy.add(connection)
         return connection
 
-    async def _wait(self) -> _Connection:
-        if self._places > 0:
-            self._places -= 1
-            return await self._connect()
-        waiter: asyncio.Future[_Connection | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+    async def _wait(self, *, first: bool = False) -> _Connection:
+        """The next connection that becomes free or is made; behind everybody who waits already, or before them."""
+        if self._closed:
+            raise _closed()
+        waiter: asyncio.Future[_Connection] = asyncio.get_running_loop().create_future()
+        if first:
+            self._waiting.appendleft(waiter)
+        else:
+            self._waiting.append(waiter)
+        self._grow()
         try:
             async with asyncio.timeout(ACQUIRE_SECONDS):
-                connection = await waiter
+                return await waiter
         except BaseException:
-            if waiter.done() and not waiter.cancelled():
-                self._pass_on(waiter.result())
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._give_back(waiter.result())
             raise
-        if connection is None:
-            return await self._connect()
-        self._busy.add(connection)
-        return connection
 
-    async def _connect(self) -> _Connection:
-        """A new connection, for which the caller has taken a place."""
+    async def _replace(self, lost: _Connection) -> _Connection:
+        self._drop(lost)
+        # It has waited before.
+        return await self._wait(first=True)
+
+    def _grow(self) -> None:
+        """Begin to connect, when somebody waits and there is a place.
+
+        Not whoever waits connects, so that the next connection, however it comes, is for who has waited longest.
+        """
+        if self._places and len(self._waiting) > len(self._connecting):
+            self._places -= 1
+            connecting = asyncio.create_task(self._connect())
+            self._connecting.add(connecting)
+            connecting.add_done_callback(self._end_connecting)
+
+    def _end_connecting(self, connecting: asyncio.Task[None]) -> None:
+        self._connecting.discard(connecting)
+        if not connecting.cancelled():
+            self._grow()
+
+    async def _connect(self) -> None:
+        """Make a connection, for which a place has been taken."""
         try:
             made = await asyncpg.connect(
                 self._dsn,
@@ -178,38 +210,51 @@ class Reader:
                     "statement_timeout": str(STATEMENT_TIMEOUT_MS),
                 },
             )
-        except BaseException:
-            self._pass_on(None)
-            raise
-        connection = _Connection(made)
-        self._busy.add(connection)
-        return connection
-
-    async def _replace(self, lost: _Connection) -> _Connection:
-        self._busy.discard(lost)
-        lost.connection.terminate()
-        return await self._connect()
+        except Exception as error:
+            self._places += 1
+            self._fail_next(error)
+        else:
+            self._pass_on(_Connection(made))
 
     def _give_back(self, connection: _Connection) -> None:
         if connection not in self._busy:
-            # It could not be replaced, and its place has been passed on.
+            # It has been dropped, and could not be replaced.
+            return
+        if connection.is_closed:
+            self._drop(connection)
+            self._grow()
             return
         self._busy.discard(connection)
-        self._pass_on(None if connection.is_closed else connection)
+        self._pass_on(connection)
 
-    def _pass_on(self, connection: _Connection | None) -> None:
-        """Give a connection, or a place for one, to whoever has waited longest, or keep it."""
+    def _drop(self, lost: _Connection) -> None:
+        self._busy.discard(lost)
+        lost.connection.terminate()
+        self._places += 1
+
+    def _pass_on(self, connection: _Connection) -> None:
+        """Give a connection to whoever has waited longest, or keep it."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
+                # From now on, so that closing finds it.
+                self._busy.add(connection)
                 waiter.set_result(connection)
                 return
-        if connection is None:
-            self._places += 1
-        else:
-            self._free.append(connection)
+        self._free.append(connection)
+
+    def _fail_next(self, error: Exception) -> None:
+        """Fail whoever has waited longest."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+                return
 
     def _close_free(self) -> None:
         while self._free:
-            self._free.pop().connection.terminate()
-            self._pass_on(None)
+            self._drop(self._free.pop())
+
+
+def _closed() -> asyncpg.InterfaceError:
+    return asyncpg.InterfaceError("The reader is closed.")
