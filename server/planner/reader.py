@@ -20,6 +20,8 @@ STATEMENT_TIMEOUT_MS = 15_000
 COMMAND_SECONDS = 20.0
 ACQUIRE_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
+# For how long PostgreSQL is not asked for another connection after it had none left.
+GROW_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
 # Characters of SQL that a connection keeps prepared; PostgreSQL holds some 75 bytes for each.
 LARGEST_PREPARED = 200_000
@@ -97,6 +99,8 @@ class Reader:
         self._free: list[_Connection] = []
         self._busy: set[_Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
+        # When to ask for another connection; 0 until PostgreSQL has refused one.
+        self._grow_at = 0.0
         self._waiting: deque[asyncio.Future[_Connection]] = deque()
         self._closed = False
 
@@ -105,7 +109,7 @@ class Reader:
 
         Raises TimeoutError when PostgreSQL is silent or no connection becomes free, OSError or asyncpg's errors when it
         cannot be reached, InterfaceError when the reader is closed. A connection that was lost is replaced, and the
-        statement tried again, once.
+        statement tried again, once. When PostgreSQL has too few connections, those that it has are shared.
         """
         connection = self._take(tenancy_id) or await self._wait()
         try:
@@ -183,11 +187,18 @@ class Reader:
 
         Not whoever waits connects, so that the next connection, however it comes, is for who has waited longest.
         """
-        if self._places and len(self._waiting) > len(self._connecting):
-            self._places -= 1
-            connecting = asyncio.create_task(self._connect())
-            self._connecting.add(connecting)
-            connecting.add_done_callback(self._end_connecting)
+        if not self._places or len(self._waiting) <= len(self._connecting):
+            return
+        if self._grow_at:
+            now = asyncio.get_running_loop().time()
+            if now < self._grow_at and (self._busy or self._free or self._connecting):
+                return
+            # One try at a time.
+            self._grow_at = now + GROW_SECONDS
+        self._places -= 1
+        connecting = asyncio.create_task(self._connect())
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._end_connecting)
 
     def _end_connecting(self, connecting: asyncio.Task[None]) -> None:
         self._connecting.discard(connecting)
@@ -210,11 +221,24 @@ class Reader:
                     "statement_timeout": str(STATEMENT_TIMEOUT_MS),
                 },
             )
+        except asyncpg.TooManyConnectionsError as error:
+            self._places += 1
+            self._do_with_fewer(error)
         except Exception as error:
             self._places += 1
             self._fail_next(error)
         else:
             self._pass_on(_Connection(made))
+
+    def _do_with_fewer(self, refusal: Exception) -> None:
+        """Let who waits have the connections that there are, or fail them when there is none."""
+        self._grow_at = asyncio.get_running_loop().time() + GROW_SECONDS
+        while self._waiting and self._free:
+            self._pass_on(self._free.pop())
+        # The one that has been refused still counts among those that connect.
+        if not self._busy and not self._free and sum(not each.done() for each in self._connecting) == 1:
+            while self._waiting:
+                self._fail_next(refusal)
 
     def _give_back(self, connection: _Connection) -> None:
         if connection not in self._busy:
@@ -231,6 +255,8 @@ class Reader:
         self._busy.discard(lost)
         lost.connection.terminate()
         self._places += 1
+        # It leaves room for another.
+        self._grow_at = 0.0
 
     def _pass_on(self, connection: _Connection) -> None:
         """Give a connection to whoever has waited longest, or keep it."""

@@ -28,6 +28,14 @@ async def world(services: Services) -> AsyncIterator[World]:
         await uncounted.close()
 
 
+@pytest.fixture
+async def single(world: World) -> AsyncIterator[Reader]:
+    """A reader with one connection."""
+    reader = Reader(world.dsn, pool_size=1)
+    yield reader
+    await reader.close()
+
+
 @pytest.fixture(scope="session")
 async def reference(world: World) -> Reference:
     """What our side has to answer, by other means."""

@@ -3,68 +3,27 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from typing import Any
-from unittest.mock import AsyncMock
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from server.graphql.errors import ErrorCode, describe_fault
-from server.outages import is_away
 from server.planner import reader as module
 from server.planner.reader import Reader
+from tests.server.planner.backends import SLEEP, process, terminate, until_asleep
 from tests.server.planner.world import World
 from tests.server.tunnel import tunnel
 from tests.server.waiting import until
 
 NAMES = "select convert_to(json_agg(name order by name)::text, 'UTF8') from tenancy"
-SLEEP = "select convert_to('', 'UTF8') from pg_sleep(30)"
-
-
-@pytest.fixture
-async def single(world: World) -> AsyncIterator[Reader]:
-    """A reader with one connection."""
-    reader = Reader(world.dsn, pool_size=1)
-    yield reader
-    await reader.close()
 
 
 async def names(reader: Reader, tenancy: Any) -> Any:
     value = await reader.fetch(tenancy, NAMES)
     assert isinstance(value, bytes)
     return json.loads(value)
-
-
-async def process(reader: Reader, tenancy: UUID) -> bytes | None:
-    """The backend that answers."""
-    return await reader.fetch(tenancy, "select convert_to(pg_backend_pid()::text, 'UTF8')")
-
-
-async def backends(world: World) -> set[int]:
-    """The readers' connections, of this test and of others."""
-    query = "select array_agg(pid) from pg_stat_activity where application_name = 'freehold-reader'"
-    return set(await world.owner.fetchval(query) or ())
-
-
-async def until_ended(world: World, others: set[int]) -> None:
-    """Wait until the readers have no connections but those."""
-
-    async def none_is_left() -> bool:
-        return await backends(world) <= others
-
-    await until(none_is_left)
-
-
-async def until_asleep(world: World, statements: int) -> None:
-    """Wait until so many statements sleep in PostgreSQL; only their own role sees that."""
-    other = await asyncpg.connect(world.dsn)
-    query = "select count(*) = $1 from pg_stat_activity where wait_event = 'PgSleep'"
-    try:
-        await until(lambda: other.fetchval(query, statements))
-    finally:
-        await other.close()
 
 
 async def test_a_connection_serves_one_tenancy_after_another(
@@ -83,50 +42,6 @@ async def test_a_connection_serves_one_tenancy_after_another(
         [found] = await names(single, tenancy)
         assert found.startswith(name)
     assert entered == [str(ours), str(theirs), str(ours)]
-
-
-async def test_each_tenancy_finds_its_own_connection_again(world: World) -> None:
-    reader = Reader(world.dsn, pool_size=2)
-    tenancies = (world.ours.tenancy, world.theirs.tenancy)
-    try:
-        # Both at once, so that there are two connections.
-        sleeping = [asyncio.create_task(reader.fetch(tenancy, SLEEP)) for tenancy in tenancies]
-        await until_asleep(world, 2)
-        for task in sleeping:
-            task.cancel()
-        await asyncio.gather(*sleeping, return_exceptions=True)
-        first = [await process(reader, tenancy) for tenancy in tenancies]
-        assert len(set(first)) == 2
-        for _ in range(3):
-            for tenancy, expected in zip(tenancies, first, strict=True):
-                assert await process(reader, tenancy) == expected
-    finally:
-        await reader.close()
-
-
-async def test_more_readers_than_connections_take_turns(world: World) -> None:
-    reader = Reader(world.dsn, pool_size=3)
-    slow = "select convert_to(pg_backend_pid()::text, 'UTF8') from pg_sleep(0.02)"
-    try:
-        found = await asyncio.gather(*(reader.fetch(world.ours.tenancy, slow) for _ in range(20)))
-        assert len(set(found)) == 3
-    finally:
-        await reader.close()
-
-
-async def test_who_gives_up_waiting_leaves_the_connection_to_others(single: Reader, world: World) -> None:
-    slow = "select convert_to('done', 'UTF8') from pg_sleep(0.2)"
-    working = asyncio.create_task(single.fetch(world.ours.tenancy, slow))
-    await asyncio.sleep(0)
-    waiting = [asyncio.create_task(process(single, world.ours.tenancy)) for _ in range(3)]
-    await asyncio.sleep(0)
-    waiting[0].cancel()
-    waiting[2].cancel()
-    assert await working == b"done"
-    # At the moment at which the connection is handed over.
-    waiting[1].cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    assert len(await names(single, world.ours.tenancy)) == 1
 
 
 async def test_a_statement_that_is_cancelled_leaves_the_connection_of_use(single: Reader, world: World) -> None:
@@ -168,86 +83,6 @@ async def test_no_command_is_left_open_by_who_gives_up(
         await other.close()
 
 
-def is_closed(error: object) -> bool:
-    return isinstance(error, asyncpg.InterfaceError) and is_away(error) and str(error) == "The reader is closed."
-
-
-async def test_closing_fails_whatever_is_under_way_waits_or_comes_later(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    others = await backends(world)
-    reader = Reader(world.dsn, pool_size=2)
-    tasks = [asyncio.create_task(reader.fetch(world.ours.tenancy, SLEEP)) for _ in range(5)]
-    await until_asleep(world, 2)
-    connect = AsyncMock()
-    monkeypatch.setattr(asyncpg, "connect", connect)
-    async with asyncio.timeout(5):
-        await reader.close()
-        failures = await asyncio.gather(*tasks, process(reader, world.ours.tenancy), return_exceptions=True)
-    assert all(map(is_closed, failures)), failures
-    connect.assert_not_called()
-
-    await until_ended(world, others)
-
-
-async def test_closing_ends_what_connects(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    connects, connecting = asyncpg.connect, asyncio.Event()
-
-    async def announced(*args: Any, **options: Any) -> Any:
-        connecting.set()
-        return await connects(*args, **options)
-
-    monkeypatch.setattr(asyncpg, "connect", announced)
-    others = await backends(world)
-    async with tunnel(world.dsn) as database:
-        reader = Reader(database.url, pool_size=1)
-        database.freeze()
-        tasks = [asyncio.create_task(process(reader, world.ours.tenancy)) for _ in range(2)]
-        await connecting.wait()
-        await reader.close()
-        database.thaw()
-        async with asyncio.timeout(5):
-            failures = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(map(is_closed, failures)), failures
-        assert await backends(world) <= others
-
-
-async def test_closing_at_the_moment_at_which_a_connection_is_handed_over(single: Reader, world: World) -> None:
-    others = await backends(world)
-
-    async def read_and_close() -> None:
-        await process(single, world.ours.tenancy)
-        await single.close()
-
-    working = asyncio.create_task(read_and_close())
-    await asyncio.sleep(0)
-    waiting = asyncio.create_task(process(single, world.ours.tenancy))
-    async with asyncio.timeout(5):
-        _, failure = await asyncio.gather(working, waiting, return_exceptions=True)
-    assert is_closed(failure), failure
-
-    await until_ended(world, others)
-
-
-async def test_all_connections_are_lost_at_once(world: World) -> None:
-    reader = Reader(world.dsn, pool_size=4)
-    slow = "select convert_to(pg_backend_pid()::text, 'UTF8') from pg_sleep(0.02)"
-    other = await asyncpg.connect(world.dsn)
-    try:
-        for _ in range(3):
-            before = await asyncio.gather(*(reader.fetch(world.ours.tenancy, slow) for _ in range(4)))
-            await other.execute(
-                "select pg_terminate_backend(pid::int) from unnest($1::text[]) pid",
-                [each.decode() for each in before if each],
-            )
-            after = await asyncio.gather(*(reader.fetch(world.ours.tenancy, slow) for _ in range(12)))
-            assert len(set(after)) <= 4
-            assert not set(after) & set(before)
-    finally:
-        await other.close()
-        await reader.close()
-
-
 async def test_what_is_kept_prepared_is_bounded(single: Reader, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGEST_PREPARED", 1000)
     for number in range(50):
@@ -276,12 +111,7 @@ async def test_it_only_reads(single: Reader, world: World) -> None:
 async def test_a_connection_that_was_lost_is_replaced(single: Reader, world: World) -> None:
     tenancy = world.ours.tenancy
     before = await process(single, tenancy)
-    assert before is not None
-    other = await asyncpg.connect(world.dsn)
-    try:
-        await other.execute("select pg_terminate_backend($1)", int(before))
-    finally:
-        await other.close()
+    await terminate(world, before)
     # Row-level security is open again on the new one.
     assert len(await names(single, tenancy)) == 1
     assert await process(single, tenancy) not in (None, before)
