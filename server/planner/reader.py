@@ -23,8 +23,9 @@ CONNECT_SECONDS = 5.0
 # For how long PostgreSQL is not asked for another connection after it had none left.
 GROW_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
-# Characters of SQL that a connection keeps prepared; PostgreSQL holds some 75 bytes for each.
-LARGEST_PREPARED = 200_000
+# Characters of SQL that a connection keeps prepared. For each, PostgreSQL holds 110 (a page) to 250 bytes (many small
+# objects) once it keeps the plan, so that its process takes 20 to 40 MB when all are used.
+LARGEST_PREPARED = 110_000
 
 # A connection that PostgreSQL, or the network, has ended; the statement only reads, so it can be sent again.
 _LOST = (
