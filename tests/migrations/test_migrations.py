@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
 
 import asyncpg
 import pytest
@@ -11,28 +10,14 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.config import Settings
-from server.database import create_engine
 from server.embedded.installation import as_environment
 from server.migrate import alembic_config, migrate
 from server.models import Base
+from tests.migrations.arrange import counts, on_owner
 
 NEWEST = "0005"
-
-
-async def on_owner(settings: Settings, work: Callable[[AsyncConnection], Awaitable[object]]) -> object:
-    engine = create_engine(settings.require("owner_database_url"))
-    try:
-        async with engine.begin() as connection:
-            return await work(connection)
-    finally:
-        await engine.dispose()
-
-
-def upgrade_to(connection: Connection, revision: str) -> None:
-    command.upgrade(alembic_config(connection), revision)
 
 
 def differences(connection: Connection) -> list[object]:
@@ -62,35 +47,9 @@ async def test_many_processes_may_migrate_at_once(empty: Settings) -> None:
         assert out == f"The database is at revision {NEWEST}.\n".encode()
 
 
-async def test_accounts_that_were_there_before_their_counters_are_counted(empty: Settings) -> None:
-    await on_owner(empty, lambda connection: connection.run_sync(upgrade_to, "0003"))
-    owner = await asyncpg.connect(empty.owner_database_url)
-    try:
-        # Row-level security hides even from the owner what no policy shows.
-        for table in ("tenancy", "account_type", "account"):
-            await owner.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
-        await owner.execute(
-            "INSERT INTO tenancy (name, state, home_region, regions, email_template, security_contact_name,"
-            " security_contact_email, security_contact_phone) VALUES ('t', 'ACTIVE', 'r', '{}', 'e', 'n', 'e', 'p')"
-        )
-        await owner.execute(
-            "INSERT INTO account_type (tenancy_id, name, foundation)"
-            " SELECT id, kind, false FROM tenancy, unnest('{full,empty}'::text[]) kind"
-        )
-        await owner.execute(
-            "INSERT INTO account (tenancy_id, name, email, role, origin, status, account_type_id, created_by_kind,"
-            " created_by_name) SELECT tenancy_id, n, n, 'MEMBER', 'CREATED', 'ACTIVE', id, 'SYSTEM', 't'"
-            " FROM account_type, unnest('{a,b,c}'::text[]) n WHERE account_type.name = 'full'"
-        )
-        for table in ("tenancy", "account_type", "account"):
-            await owner.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
-        await migrate(empty)
-        worker = await asyncpg.connect(empty.worker_database_url)
-        counts = await worker.fetch("SELECT name, account_count FROM account_type")
-        await worker.close()
-        assert dict(counts) == {"full": 3, "empty": 0}
-    finally:
-        await owner.close()
+async def test_accounts_that_were_there_before_their_counters_are_counted(uncounted: Settings) -> None:
+    await migrate(uncounted)
+    assert await counts(uncounted) == {"full": 3, "empty": 0}
 
 
 async def test_they_can_be_undone(empty: Settings) -> None:
