@@ -68,3 +68,9 @@ async def counts(settings: Settings) -> dict[str, int]:
     """The counter of each type."""
     async with as_worker(settings) as worker:
         return dict(await worker.fetch("SELECT name, account_count FROM account_type"))
+
+
+async def is_waited_for(observer: Owner) -> bool:
+    """Whether somebody waits for a lock on a table of the observer's database."""
+    waits = "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database WHERE NOT granted"
+    return bool(await observer.fetchval(f"{waits} AND datname = current_database())"))
