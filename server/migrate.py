@@ -1,5 +1,6 @@
 """Bring the database to the newest revision: safe to run from many processes at once, and to repeat."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -13,7 +14,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from server.config import Settings
 from server.database import create_engine
@@ -23,27 +24,71 @@ logger = logging.getLogger(__name__)
 
 # Any number that nothing else in the database uses: only one process migrates at a time.
 MIGRATION_LOCK = 0x66726565
+# Seconds before the next try of a migration that did not get a lock.
+PAUSES = (0.5, 1, 2, 4, 8)
+# SQLSTATEs: a lock was not to be had in time, and a circle of transactions waited for each other.
+LOCK_FAULTS = ("55P03", "40P01")
 SCRAM_ITERATIONS = 4096
 ROLES = {"freehold_app": "database_url", "freehold_worker": "worker_database_url"}
+HOLDERS = text("""
+    SELECT format('process %s (%s)', pid, concat_ws(', ', usename, nullif(application_name, ''),
+        'for ' || extract(epoch FROM clock_timestamp() - xact_start)::int || ' s'))
+    FROM pg_stat_activity activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND EXISTS (
+        SELECT FROM pg_locks JOIN pg_class ON pg_class.oid = pg_locks.relation
+        WHERE pg_locks.pid = activity.pid AND granted AND relnamespace = 'public'::regnamespace)
+    ORDER BY xact_start, age(backend_xid) DESC NULLS LAST LIMIT 5
+""")
 
 
 async def migrate(settings: Settings) -> str:
     """Create the roles that are missing and run the migrations, in one transaction; returns the revision reached.
 
-    A role is created with the password of its setting's URL. One that exists is left as it is.
-    Raises ConfigurationError when the owner's URL is not set, FreeholdError when a role can be neither found nor made.
+    A role is created with the password of its setting's URL. One that exists is left as it is. A table that others use
+    is given way to and tried again for some 20 seconds.
+    Raises ConfigurationError when the owner's URL is not set, FreeholdError when a role can be neither found nor made
+    or a table stays in use.
     """
     engine = create_engine(settings.require("owner_database_url"), pool_size=1)
+    pauses = iter(PAUSES)
     try:
-        async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-            # A migration that cannot get its lock gives up, rather than queue every query of a busy table behind it.
-            await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-            for role, setting in ROLES.items():
-                await _ensure_role(connection, role, settings, setting)
-            return await connection.run_sync(_upgrade)
+        while True:
+            try:
+                return await _try(engine, settings)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in LOCK_FAULTS:
+                    raise
+                held = await _held(engine)
+            pause = next(pauses, None)
+            if pause is None:
+                raise FreeholdError(
+                    f"a table that a migration changes was in use at each of {len(PAUSES) + 1} tries; {held}. Nothing "
+                    "was changed. Try again when it is quieter, or end what holds the table: an administrator can, by "
+                    "SELECT pg_terminate_backend(PROCESS)."
+                )
+            logger.warning("a table that a migration changes is in use, next try in %s s; %s", pause, held)
+            await asyncio.sleep(pause)
     finally:
         await engine.dispose()
+
+
+async def _try(engine: AsyncEngine, settings: Settings) -> str:
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        for role, setting in ROLES.items():
+            await _ensure_role(connection, role, settings, setting)
+        # Every query of a table queues behind a migration that waits for it. PostgreSQL looks for deadlocks after 1 s:
+        # what gives up before is always the migration, never a request.
+        await connection.execute(text("SET LOCAL lock_timeout = '900ms'"))
+        return await connection.run_sync(_upgrade)
+
+
+async def _held(engine: AsyncEngine) -> str:
+    """Who has locked tables just now, the longest first as far as the owner may see it."""
+    async with engine.connect() as connection:
+        holders = (await connection.scalars(HOLDERS)).all()
+    return f"held by {', '.join(holders)}" if holders else "its holder has ended since"
 
 
 def alembic_config(connection: Connection) -> Config:
