@@ -4,10 +4,10 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from server.database import Base, EnumText, NewId, Now, one_of
+from server.database import Base, EnumText, MinifiedJson, NewId, Now, is_object, one_of
 
 
 class PolicyState(StrEnum):
@@ -27,6 +27,7 @@ class Policy(Base):
     __tablename__ = "policy"
     __table_args__ = (
         one_of("state", PolicyState),
+        is_object("document"),
         UniqueConstraint("tenancy_id", "id"),
         Index("uq_policy_name", "tenancy_id", text("lower(name)"), unique=True),
         Index("ix_policy_tenancy_id_created_at_id", "tenancy_id", "created_at", "id"),
@@ -36,8 +37,8 @@ class Policy(Base):
     tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
     name: Mapped[str]
     description: Mapped[str]
-    # Minified JSON, kept to the letter: its length is what AWS limits, and its order is the author's.
-    document: Mapped[dict[str, Any]] = mapped_column(JSON())
+    # Its length is what AWS limits.
+    document: Mapped[dict[str, Any]] = mapped_column(MinifiedJson())
     # Freehold's own, which nobody may change.
     managed: Mapped[bool] = mapped_column(default=False)
     state: Mapped[PolicyState] = mapped_column(EnumText(PolicyState), default=PolicyState.PENDING)

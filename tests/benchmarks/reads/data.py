@@ -125,7 +125,7 @@ async def _load_tenancy(
     )
     await connection.execute(
         "INSERT INTO policy (tenancy_id, name, description, document, managed, state) SELECT $1,"
-        " 'Policy ' || lpad(n::text, 2, '0'), 'What is denied', $3::json, false, 'ACTIVE'"
+        " 'Policy ' || lpad(n::text, 2, '0'), 'What is denied', $3, false, 'ACTIVE'"
         " FROM generate_series(1, $2::int) n",
         tenancy,
         POLICIES,
