@@ -164,6 +164,18 @@ def migrate() -> None:
 
 
 @commands.command()
+def recount() -> None:
+    """Count the accounts of every type and put right the counters that are wrong. Changes wait, one type at a time."""
+    from server.operations import recount_accounts
+
+    wrong = on_database(recount_accounts(settings_for_command()))
+    for each in wrong:
+        click.echo(f"{each.tenancy}  {each.account_type}  had {each.kept}, is {each.counted}")
+    if not wrong:
+        click.echo("Every counter was right.")
+
+
+@commands.command()
 def schema() -> None:
     """Print the GraphQL schema."""
     from server.schema import schema as api

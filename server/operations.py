@@ -2,11 +2,15 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.account_types.models import AccountType
+from server.accounts.models import Account
 from server.accounts.service import check_email_template
 from server.assurance.foundation import bootstrap_tenancy
 from server.config import Settings
@@ -58,6 +62,50 @@ async def open_tenancy(
         )
         await bootstrap_tenancy(session, tenancy)
     return tenancy
+
+
+@dataclass(frozen=True, slots=True)
+class Recounted:
+    """A counter that was wrong: of which tenancy and type, what it held and what it holds now."""
+
+    tenancy: str
+    account_type: str
+    kept: int
+    counted: int
+
+
+async def recount_accounts(settings: Settings) -> list[Recounted]:
+    """Put right the counters of accounts that are wrong; returns those, by tenancy and type.
+
+    Each is a transaction of its own, in which whoever creates or moves accounts of that type waits.
+    """
+    number = select(func.count()).where(Account.account_type_id == AccountType.id).scalar_subquery()
+    async with session_for(settings) as session:
+        # A counter and its accounts are seen as of one moment, so nothing is locked to find what differs.
+        differ = (
+            await session.execute(
+                select(Tenancy.name, AccountType.id)
+                .join(AccountType, AccountType.tenancy_id == Tenancy.id)
+                .where(AccountType.account_count != number)
+                .order_by(Tenancy.name, AccountType.name)
+            )
+        ).all()
+    mended = [await _recount(settings, name, type_id) for name, type_id in differ]
+    return [each for each in mended if each is not None]
+
+
+async def _recount(settings: Settings, tenancy_name: str, type_id: UUID) -> Recounted | None:
+    """None when the type has gone or its counter is right after all."""
+    async with session_for(settings) as session:
+        await session.execute(text("SET LOCAL lock_timeout = '10s'"))
+        # The triggers that count wait at this lock, so the statement after it sees all that has been counted.
+        locked = select(AccountType).where(AccountType.id == type_id).with_for_update(key_share=True)
+        account_type = (await session.scalars(locked)).one_or_none()
+        counted = await session.scalar(select(func.count()).where(Account.account_type_id == type_id))
+        if account_type is None or counted is None or counted == account_type.account_count:
+            return None
+        kept, account_type.account_count = account_type.account_count, counted
+        return Recounted(tenancy_name, account_type.name, kept, counted)
 
 
 async def issue_token(

@@ -9,11 +9,15 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from server.account_types.models import AccountType
 from server.config import PREFIX, Settings
+from server.database import transaction
 from server.identity.service import authenticate
 from server.migrate import scram_verifier
+from server.tenancies.models import Tenancy
 from tests.running import CLEAN, FREEHOLD
 from tests.server.fixtures import engine, settings, worker_engine
 from workers.assurance.stages import STAGES
@@ -104,6 +108,21 @@ async def test_no_worker_is_said_to_be_at_work_when_there_is_none(run: Run) -> N
         1,
         "freehold: no worker on this machine has spoken to PostgreSQL in the last 30 seconds\n",
     )
+
+
+async def test_counters_are_recounted(run: Run, worker_engine: AsyncEngine) -> None:
+    await declare_stages(worker_engine, STAGES)
+    name = f"cli-{uuid4().hex[:8]}"
+    await run("tenancy", "create", name, *CONTACT)
+    assert await run("recount") == (0, "Every counter was right.\n", "")
+    async with transaction(worker_engine) as session:
+        theirs = select(Tenancy.id).where(Tenancy.name == name).scalar_subquery()
+        wrong = update(AccountType).where(AccountType.tenancy_id == theirs).values(account_count=7)
+        await session.execute(wrong)
+    code, out, errors = await run("recount")
+    assert (code, errors) == (0, "")
+    assert out == f"{name}  Foundation  had 7, is 2\n{name}  Management  had 7, is 1\n"
+    assert await run("recount") == (0, "Every counter was right.\n", "")
 
 
 TOKENS, WORKER = ("token", "list", "--tenancy", "x"), ("worker",)
