@@ -10,9 +10,10 @@ from strawberry.types.scalar import ScalarDefinition
 
 
 def _serialize(value: object) -> str:
-    """Text comes from PostgreSQL in the one format already."""
+    """Text comes from PostgreSQL in the one format already, which is that of its to_json."""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        seconds, dot, fraction = value.astimezone(UTC).isoformat().removesuffix("+00:00").partition(".")
+        return f"{seconds}{dot}{fraction.rstrip('0')}+00:00"
     return str(value)
 
 
@@ -28,7 +29,10 @@ def _parse(value: Any) -> datetime:
 
 DATE_TIME: ScalarDefinition = strawberry.scalar(
     name="DateTime",
-    description="A moment in RFC 3339. Answers are in UTC with microseconds: `2026-11-23T10:00:00.000000Z`.",
+    description=(
+        "A moment in RFC 3339. Answers are in UTC, with a fraction of up to six digits where it is not zero:"
+        " `2026-11-23T10:00:00+00:00`, `2026-11-23T10:00:00.25+00:00`. Sorted as text they are in their order."
+    ),
     specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
     serialize=_serialize,
     parse_value=_parse,

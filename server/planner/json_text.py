@@ -68,8 +68,8 @@ def array(elements: str) -> JsonText:
     return JsonText("[").sql(f"coalesce({elements}, '')").text("]")
 
 
-def timestamp(expression: str) -> str:
-    """RFC 3339 in UTC, always with microseconds."""
+def fixed_timestamp(expression: str) -> str:
+    """RFC 3339 in UTC, always with microseconds, as cursors have it."""
     return f"to_char({expression} at time zone 'UTC', {RFC3339})"
 
 
@@ -78,14 +78,16 @@ def node_id(expression: str, prefix: str) -> JsonText:
 
 
 def leaf(expression: str, type_: GraphQLOutputType) -> JsonText:
-    """A scalar, an enum or a list of them, as JSON; SQL null stays null."""
+    """A scalar, an enum or a list of them, as JSON; SQL null stays null.
+
+    A moment is RFC 3339 in the time zone of the connection, without zeros at the end of its fraction: to_char would
+    give each the same length, but a page has 1,400 of them, and it takes twice as long.
+    """
     if is_list_type(get_nullable_type(type_)):
         return JsonText().sql(f"to_json({expression})::text")
     named = get_named_type(type_)
     if named.name in {"Int", "Boolean", "JSON"}:
         return JsonText().sql(f"{expression}::text")
-    if named.name == "DateTime":
-        return quoted(timestamp(expression))
     if is_enum_type(named):
         # Needs no escaping: a check constraint holds every enum column to its names.
         return quoted(expression)

@@ -9,7 +9,7 @@
 
 A field that declares nothing is the column of the same name in snake_case. `on` joins the target's columns (left) to
 the columns of the row that holds the field (right). SQL given here is source code: it is formatted with the row's alias
-as `{row}` and with placeholders as `{0}`, `{1}`, and never with anything from a request.
+as `{row}` and with a placeholder as `{value}`, and never with anything from a request.
 """
 
 import re

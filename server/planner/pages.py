@@ -150,7 +150,7 @@ class _Connection:
     def _cursor(self, key: str, id_: str) -> str:
         """The opaque cursor of a position: base64url of a JSON array, without padding; null for a null id."""
         if self.key.type == "timestamptz":
-            key = json_text.timestamp(key)
+            key = json_text.fixed_timestamp(key)
         fields = JsonText(cursor_prefix(self.name, self.page) + ",")
         fields.sql(f"to_json({key})::text").text(',"').sql(f"{id_}::text").text('"]')
         return f"translate(encode(convert_to({fields}, 'UTF8'), 'base64'), E'+/=\\n', '-_')"

@@ -219,6 +219,8 @@ class Reader:
                     "application_name": "freehold-reader",
                     "default_transaction_read_only": "on",
                     "jit": "off",
+                    # Moments are shown in the time zone of the connection.
+                    "timezone": "UTC",
                     "statement_timeout": str(STATEMENT_TIMEOUT_MS),
                 },
             )

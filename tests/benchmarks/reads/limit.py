@@ -22,7 +22,7 @@ MOMENT = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
 
 
 def time(column: str) -> str:
-    return f"""coalesce('"' || to_char({column} at time zone 'UTC', {MOMENT}) || '"', 'null')"""
+    return f"coalesce(to_json({column})::text, 'null')"
 
 
 STAGES = f"""

@@ -108,7 +108,7 @@ class Page:
 
     def _cursor(self, row: Row) -> str:
         key, id_ = self._position(row)
-        text = json.dumps(key if self._key == "NAME" else rfc3339(key), ensure_ascii=False)
+        text = json.dumps(key if self._key == "NAME" else key.astimezone(UTC).strftime(TIME), ensure_ascii=False)
         content = f'{json.dumps(self._context)[:-1]},{text},"{id_}"]'
         return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
 
@@ -313,7 +313,8 @@ def snake_case(name: str) -> str:
 
 
 def rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime(TIME)
+    """In UTC, without zeros at the end of the fraction."""
+    return re.sub(r"\.?0+(?=\+)", "", moment.astimezone(UTC).isoformat(timespec="microseconds"))
 
 
 def progress(stages: Sequence[Row]) -> int:

@@ -73,9 +73,9 @@ async def test_a_page_of_accounts_with_everything(ours: Side) -> None:
             "pageInfo": {"hasNextPage": True},
             "nodes": [{"id": encode("set", ours.setups[1])}],
         },
-        "createdAt": "2026-01-01T03:00:00.000000Z",
+        "createdAt": "2026-01-01T03:00:00+00:00",
         "createdBy": {"kind": "API_TOKEN", "name": "admin", "id": encode("tok", ours.token)},
-        "updatedAt": "2025-12-31T20:59:59.999997Z",
+        "updatedAt": "2025-12-31T20:59:59.999997+00:00",
     }
     assert set_up["node"] == {"id": encode("set", ours.setups[1]), "kind": "REASSURE"}
     assert by_name["Security"]["createdBy"] == {"kind": "SYSTEM", "name": "admin", "id": None}
@@ -91,8 +91,8 @@ def setup(ours: Side) -> dict[str, Any]:
         "kind": "REASSURE",
         "progress": 50,
         "status": "FAILED",
-        "requestedAt": "2026-01-01T00:01:00.000000Z",
-        "startedAt": "2026-01-01T00:01:00.000005Z",
+        "requestedAt": "2026-01-01T00:01:00+00:00",
+        "startedAt": "2026-01-01T00:01:00.000005+00:00",
         "finishedAt": None,
         "stages": [
             {**first, **never, "controls": CONTROLS, "error": None},

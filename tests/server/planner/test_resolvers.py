@@ -130,7 +130,7 @@ async def test_events_show_the_rows_as_they_were(ask: Asker, ours: Side, theirs:
     setup = encode("set", ours.setups[1])
     [event] = await events(ask, id=id_, after=0)
     assert event == {
-        "at": "2026-01-01T00:00:00.000000Z",
+        "at": "2026-01-01T00:00:00+00:00",
         "account": {
             "was": "as it was",
             "tags": [{"key": "stage"}, {"key": "team"}],
