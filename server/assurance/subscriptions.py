@@ -1,7 +1,6 @@
 """The subscription that follows the setups of one account, event by event."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import strawberry
@@ -13,12 +12,8 @@ from server.assurance.types import SetupEvent
 from server.context import Context
 from server.database import transaction
 from server.graphql.errors import ErrorCode, coded
-from server.graphql.hub import Subscription as Reading
+from server.graphql.feeds import Feed
 from server.graphql.ids import InvalidId, decode
-from server.outages import is_away
-from server.planner import read_list
-
-BATCH = 100
 
 
 @strawberry.type
@@ -31,11 +26,12 @@ class AssuranceSubscription:
     ) -> AsyncIterator[SetupEvent]:
         # The checks come before the stream begins, so that their errors end the operation and say where they belong.
         cursor = after or 0
-        return _events(info, await _existing_account(info, account_id, cursor), cursor)
+        key, last = await _existing_account(info, account_id, cursor)
+        return Feed(info, SetupEvent, key, cursor=cursor, last=last)
 
 
-async def _existing_account(info: Info[Context, None], account_id: str, after: int) -> UUID:
-    """The account's key, if it is one of the viewer's; raises the error that the client sees."""
+async def _existing_account(info: Info[Context, None], account_id: str, after: int) -> tuple[UUID, int]:
+    """The account's key and its last event's number, if it is the viewer's; raises the error that the client sees."""
     if after < 0:
         raise coded(ErrorCode.VALIDATION, "`after` is the number of an event that was read, or 0 for all of them.")
     try:
@@ -49,32 +45,4 @@ async def _existing_account(info: Info[Context, None], account_id: str, after: i
         raise coded(ErrorCode.NOT_FOUND, "There is no account with this id.")
     if after > last:
         raise coded(ErrorCode.VALIDATION, f"`after` is {after}, but the last event of this account is number {last}.")
-    return key
-
-
-async def _events(info: Info[Context, None], key: UUID, cursor: int) -> AsyncGenerator[SetupEvent, None]:
-    """Every event after number `cursor`, for as long as anybody asks for the next."""
-    async with info.context.hub.subscription(info.context.viewer.tenancy_id, key, cursor) as reader:
-        while True:
-            await reader.wait()
-            async with aclosing(_unread(info, reader)) as events:
-                async for event in events:
-                    yield event
-
-
-async def _unread(info: Info[Context, None], reader: Reading) -> AsyncGenerator[SetupEvent, None]:
-    """The events after the reader's cursor, which moves with each that is handed over."""
-    where = {"account_id": reader.account_id}
-    while True:
-        try:
-            events = await read_list(info, SetupEvent, where, after=("sequence", reader.cursor), limit=BATCH)
-        except Exception as error:
-            if not is_away(error):
-                raise
-            # The hub wakes everybody when PostgreSQL is back.
-            return
-        for sequence, event in events:
-            reader.cursor = sequence
-            yield event
-        if len(events) < BATCH:
-            return
+    return key, last

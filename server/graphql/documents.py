@@ -59,19 +59,28 @@ class CheckedDocument:
             self._broken_rules = check_rules(self._schema, self.ast)
         return self._broken_rules or check_choice(self.ast, operation_name)
 
+    def is_subscription(self, operation_name: str | None) -> bool:
+        """Whether a request means a subscription; only for a document without errors."""
+        node = self._operation(operation_name)
+        return node is not None and node.operation is OperationType.SUBSCRIPTION
+
     def query(self, operation_name: str | None) -> Plans | None:
         """The operation that a request means, if it is a query; only for a document without errors."""
+        node = self._operation(operation_name)
+        if node is None or node.operation is not OperationType.QUERY:
+            return None
+        name = None if node.name is None else node.name.value
+        if name not in self._queries:
+            fragments, asked = self._fragments
+            document = Document.of(self._schema, node, fragments)
+            self._queries[name] = Plans(document, asked | conditions([node]))
+        return self._queries[name]
+
+    def _operation(self, operation_name: str | None) -> OperationDefinitionNode | None:
         if operation_name is None and len(self._operations) == 1:
             # A request need not name the only one.
             [operation_name] = self._operations
-        node = self._operations.get(operation_name)
-        if node is None or node.operation is not OperationType.QUERY:
-            return None
-        if operation_name not in self._queries:
-            fragments, asked = self._fragments
-            document = Document.of(self._schema, node, fragments)
-            self._queries[operation_name] = Plans(document, asked | conditions([node]))
-        return self._queries[operation_name]
+        return self._operations.get(operation_name)
 
     @cached_property
     def _fragments(self) -> tuple[dict[str, FragmentDetails], frozenset[str]]:

@@ -29,6 +29,7 @@ from strawberry.types.unset import UNSET, UnsetType
 
 from server.context import Context, Viewer
 from server.graphql.errors import ErrorCode, describe_fault
+from server.graphql.groups import Groups
 from server.graphql.request import (
     BadRequest,
     Headers,
@@ -86,6 +87,7 @@ class Endpoint(GraphQL[Any, None]):
             max_subscriptions_per_connection=SUBSCRIPTIONS_PER_CONNECTION,
             allowed_origins=allowed_origins,
         )
+        self.groups = Groups()
         self.seconds_between_token_checks = seconds_between_token_checks
         self._authenticate = authenticate
         self._context_for = context_for

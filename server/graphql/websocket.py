@@ -2,19 +2,27 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
-from starlette.websockets import WebSocketState
+from graphql import GraphQLError
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http.exceptions import WebSocketDisconnected
-from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 
 from server.context import Context
+from server.graphql.feeds import Feed
+from server.graphql.groups import Member
 from server.graphql.request import BadRequest, bearer_token, operation_from
+from server.graphql.schema import Begun, Schema
 from server.outages import is_away
+from server.sockets import POST, Post
+
+if TYPE_CHECKING:
+    from server.graphql.endpoint import Endpoint
 
 BAD_REQUEST, FORBIDDEN, TRY_AGAIN = 4400, 4403, 1013
 _LONGEST_REASON = 123  # bytes, RFC 6455 5.5
@@ -43,6 +51,19 @@ class Adapter(ASGIWebSocketAdapter):
             raise WebSocketDisconnected
         await super().send_json(message)
 
+    @property
+    def post(self) -> Post | None:
+        """What sends to this socket without waiting, where the server has that."""
+        found: Post | None = self.ws.scope.get("extensions", {}).get(POST)
+        return found
+
+    async def send_text(self, text: bytes) -> None:
+        """Send text when the client takes it."""
+        try:
+            await self.ws.send_text(text.decode())
+        except WebSocketDisconnect as error:
+            raise WebSocketDisconnected from error
+
     async def close(self, code: int, reason: str) -> None:
         if self.ws.application_state == WebSocketState.CONNECTED:
             short = reason.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
@@ -52,7 +73,15 @@ class Adapter(ASGIWebSocketAdapter):
 class Handler(BaseGraphQLTransportWSHandler[Any, None]):
     """One connection. Its context is a `Connection` until the client has shown its token, and then a `Context`."""
 
+    view: "Endpoint"
+    schema: Schema
+    websocket: Adapter
     _watch: asyncio.Task[None] | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # The operations that belong to a group, by their ids.
+        self._members: dict[str, Member] = {}
 
     async def handle_message(self, message: Any) -> None:
         fault = _fault(message)
@@ -84,6 +113,84 @@ class Handler(BaseGraphQLTransportWSHandler[Any, None]):
                 await self._watch
         await super().shutdown()
 
+    async def run_operation(self, operation: Operation[Any, None]) -> None:
+        begun = await self._begin(operation)
+        if begun is None:
+            await super().run_operation(operation)
+            return
+        async with self._failing(operation):
+            feed = begun.source if isinstance(begun, Begun) else None
+            if not isinstance(feed, Feed) or not await self._follow(operation, feed):
+                await self._answer(operation, begun)
+
+    async def _begin(self, operation: Operation[Any, None]) -> Begun | list[GraphQLError] | None:
+        return await self.schema.begin(
+            operation.query, operation.variables, self.context, operation_name=operation.operation_name
+        )
+
+    async def _answer(self, operation: Operation[Any, None], begun: Begun | list[GraphQLError]) -> None:
+        """Send what an operation yields by itself, to its end."""
+        if isinstance(begun, list):
+            await operation.send_initial_errors(begun)
+            return
+        async with aclosing(begun.results()) as results:
+            async for result in results:
+                await operation.send_next(result)
+        await operation.send_operation_message({"id": operation.id, "type": "complete"})
+
+    async def _follow(self, operation: Operation[Any, None], feed: Feed[Any]) -> bool:
+        """Join those who follow the same feed; False when this one has to be followed alone, from where it stands."""
+        plan, post = feed.plan(), self.websocket.post
+        if plan is None or post is None:
+            return False
+        member = Member(operation.id, feed.cursor, post, lambda: self._go_on_alone(operation, member))
+        self._members[operation.id] = member
+        try:
+            await self.view.groups.join(feed, plan, member).catch_up(member, self.websocket.send_text)
+        except WebSocketDisconnected:
+            raise
+        except Exception:
+            # The ordinary executor says what is wrong with an event, and where.
+            member.leave()
+            feed.cursor = member.cursor
+            return False
+        return True
+
+    def _go_on_alone(self, operation: Operation[Any, None], member: Member) -> None:
+        before = operation.task
+
+        async def go_on() -> None:
+            if before is not None:
+                # It may be sending an event just now.
+                await before
+            async with self._failing(operation):
+                begun = await self._begin(operation)
+                if isinstance(begun, Begun) and isinstance(begun.source, Feed):
+                    begun.source.cursor = member.cursor
+                if begun is not None:
+                    await self._answer(operation, begun)
+
+        operation.task = asyncio.create_task(go_on())
+        operation.task.add_done_callback(self._task_done)
+
+    @asynccontextmanager
+    async def _failing(self, operation: Operation[Any, None]) -> AsyncIterator[None]:
+        """Complete an operation that fails with what nobody expected."""
+        try:
+            yield
+        except Exception as error:
+            await self.handle_task_exception(error)
+            with suppress(Exception):
+                await operation.send_operation_message({"id": operation.id, "type": "complete"})
+            self.operations.pop(operation.id, None)
+
+    async def cleanup_operation(self, operation_id: str) -> None:
+        if (member := self._members.pop(operation_id, None)) is not None:
+            member.leave()
+        operation = self.operations.pop(operation_id, None)
+        if operation is not None and operation.task is not None:
+            operation.task.cancel()
+
     async def handle_task_exception(self, error: Exception) -> None:
         if not isinstance(error, WebSocketDisconnected):
             logger.error("An operation on a WebSocket failed", exc_info=error)
@@ -91,7 +198,7 @@ class Handler(BaseGraphQLTransportWSHandler[Any, None]):
     async def _close_when_revoked(self, connection: Connection) -> None:
         """Look from time to time whether the token is still good; a database that does not answer revokes nothing."""
         while True:
-            await asyncio.sleep(self.view.seconds_between_token_checks)  # type: ignore[attr-defined] # an Endpoint
+            await asyncio.sleep(self.view.seconds_between_token_checks)
             try:
                 await self.view.on_ws_connect(connection)
             except ConnectionRejectionError:

@@ -22,11 +22,12 @@ from graphql import (
 
 from server.context import Context
 from server.errors import UserErrorCode
-from server.planner import json_text
+from server.planner import json_text, lists
 from server.planner.compiler import TYPE_KEY, Compiler
 from server.planner.json_text import JsonObject
+from server.planner.lists import ListPlan
 from server.planner.mapping import MAPPING
-from server.planner.rows import Selected, source_or_none
+from server.planner.rows import Selected, Unmapped, source_or_none
 from server.planner.selection import Operation
 from server.planner.statement import TooLarge
 from server.planner.verify import verify
@@ -66,21 +67,58 @@ async def read_list(
     """
     raw = info._raw_info
     compiler, selected = _begin(raw)
-    target = _object_type(raw.schema, type_)
     column, position = after
-    group = compiler.placeholders.given([position, limit])
+    rows, _ = _rows_after(compiler, selected, _object_type(raw.schema, type_), where, column, [position, limit])
+    elements = json_text.array("string_agg('[' || element.n || ',' || element.j || ']', ',')")
+    found = await _fetch(raw.context, compiler, f"select {elements} from ({rows}) element")
+    return [(key, value) for key, value in found]
+
+
+def plan_list(
+    info: strawberry.Info[Any, Any], type_: type, where: Mapping[str, object], *, after: str
+) -> ListPlan | None:
+    """The same list to be read again and again, as JSON that PostgreSQL builds; `after` is the column.
+
+    None when the ordinary executor has to make the values: there is an error to tell.
+    """
+    raw = info._raw_info
+    context: Context = raw.context
+    compiler, selected = Compiler(Operation.of(raw), context.viewer.role, typed=False), _selected(raw)
+    try:
+        rows, group = _rows_after(compiler, selected, _object_type(raw.schema, type_), where, after, [0, 0])
+        lines = f"string_agg(element.n || ' ' || element.j, chr({ord(lists.SEPARATOR)}))"
+        statement = compiler.placeholders.statement(f"(select coalesce({lines}, '') from ({rows}) element)")
+    except (Unmapped, TooLarge, GraphQLError):
+        return None
+    values = statement.bind(context.viewer, compiler.placeholders.answers)
+    places = statement.sources.index((group, 0)), statement.sources.index((group, 1))
+    return ListPlan(context.viewer.tenancy_id, context.reader, statement.sql, values, places)
+
+
+def _rows_after(
+    compiler: Compiler,
+    selected: Selected,
+    target: GraphQLObjectType,
+    where: Mapping[str, object],
+    column: str,
+    values: list[object],
+) -> tuple[str, int]:
+    """The query of `n`, a column, and `j`, the selection, of the rows in the order of that column.
+
+    Of the values, the first is what the column is more than, the second how many rows there are at most. Also returns
+    the group of the values.
+    """
+    group = compiler.placeholders.given(values)
     row = compiler.scan(target)
     joins: list[str] = []
     body = compiler.body(target, selected, row, joins)
     use = compiler.placeholders.use
     conditions = [*compiler.equals(target, where)(row), f"{row.column(column)} > {use(group, 0, 'bigint')}"]
     rows = (
-        f"select '[' || {row.column(column)}::text || ',' || {body} || ']' as j"
-        f" {compiler.source(row, conditions, joins)} order by {row.column(column)} limit {use(group, 1, 'integer')}"
+        f"select {row.column(column)}::text as n, {body} as j {compiler.source(row, conditions, joins)}"
+        f" order by {row.column(column)} limit {use(group, 1, 'integer')}"
     )
-    elements = json_text.array("string_agg(element.j, ',')")
-    found = await _fetch(raw.context, compiler, f"select {elements} from ({rows}) element")
-    return [(key, value) for key, value in found]
+    return rows, group
 
 
 def check_permitted(info: strawberry.Info[Any, Any]) -> None:

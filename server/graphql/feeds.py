@@ -1,0 +1,84 @@
+"""Feeds: the numbered events of one account as the source of a subscription, replayed from a number and then live."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from strawberry.types import Info
+
+from server.context import Context
+from server.graphql.hub import Subscription as Reading
+from server.outages import is_away
+from server.planner import ListPlan, plan_list, read_list
+
+BATCH = 100
+
+T = TypeVar("T")
+
+
+class Feed(AsyncIterator[T], Generic[T]):
+    """The rows of `type_` with the account's `account_id` and a `sequence` after `cursor`: each once, in order, no gap.
+
+    A resolver returns it as the source of its subscription. Over a WebSocket those who ask for the same join one group;
+    whoever else iterates it reads alone. `last` is the number of an event that was there when the viewer was let in.
+    """
+
+    def __init__(self, info: Info[Context, Any], type_: type[T], account_id: UUID, *, cursor: int, last: int) -> None:
+        self.cursor = cursor
+        self.last = last
+        self.response_key = info.path.key
+        self._info = info
+        self._type = type_
+        self._where = {"account_id": account_id}
+        self._events: AsyncGenerator[T, None] | None = None
+
+    def plan(self) -> ListPlan | None:
+        """How PostgreSQL builds the events' JSON; None when the ordinary executor has to."""
+        return plan_list(self._info, self._type, self._where, after="sequence")
+
+    def scope(self, plan: ListPlan) -> Hashable:
+        """Equal for feeds whose subscribers are sent the same."""
+        return plan.key, self._info.context.viewer.role, self._where["account_id"], self.response_key
+
+    def registered(self, cursor: int) -> AbstractAsyncContextManager[Reading]:
+        """A reader of the account at the hub."""
+        context = self._info.context
+        return context.hub.subscription(context.viewer.tenancy_id, self._where["account_id"], cursor)
+
+    def __aiter__(self) -> "Feed[T]":
+        return self
+
+    async def __anext__(self) -> T:
+        if self._events is None:
+            self._events = self._read_alone()
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        if self._events is not None:
+            await self._events.aclose()
+
+    async def _read_alone(self) -> AsyncGenerator[T, None]:
+        async with self.registered(self.cursor) as reader:
+            while True:
+                await reader.wait()
+                async with aclosing(self._unread(reader)) as events:
+                    async for event in events:
+                        yield event
+
+    async def _unread(self, reader: Reading) -> AsyncGenerator[T, None]:
+        """The events after the reader's cursor, which moves with each that is handed over."""
+        while True:
+            try:
+                after = ("sequence", reader.cursor)
+                events = await read_list(self._info, self._type, self._where, after=after, limit=BATCH)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                # The hub wakes everybody when PostgreSQL is back.
+                return
+            for sequence, event in events:
+                reader.cursor = self.cursor = sequence
+                yield event
+            if len(events) < BATCH:
+                return

@@ -1,0 +1,79 @@
+"""WebSockets of uvicorn that can be sent to without waiting, within a bound on what a client has not taken yet."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+
+# The ASGI extension under which an application finds `Socket.post` in the scope of a WebSocket.
+POST = "freehold.post"
+TOO_SLOW = 4420
+TOO_SLOW_REASON = "Too slow. Connect again and ask for what comes after the last event that you have received."
+# What may wait for one client here, behind what its connection holds in the kernels of both sides.
+MOST_MESSAGES, MOST_BYTES = 1000, 1024 * 1024
+# How long a client that reads nothing is given to take the close frame and answer it.
+CLOSE_SECONDS = 10.0
+
+# Sends a frame that `text_frame` has made.
+Post: TypeAlias = Callable[[bytes], None]
+
+
+def text_frame(text: bytes) -> bytes:
+    """The bytes on the wire of a text message of a server, the same for every client."""
+    return Frame(Opcode.TEXT, text).serialize(mask=False)
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """A connection of uvicorn's. It knows no extension of the protocol, so that a frame is the same for everybody."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._waiting = 0
+        self._gave_up = False
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[POST] = self.post
+
+    def post(self, frame: bytes) -> None:
+        """Send a frame now or as soon as the client takes it, behind whatever was sent before; never waits.
+
+        A client that leaves too much untaken is told so and closed. After a close nothing is sent.
+        """
+        if self.close_sent or self.disconnected or self.transport.is_closing():
+            return
+        unsent = self.transport.get_write_buffer_size()
+        self._waiting = self._waiting + 1 if unsent else 1
+        if self._waiting > MOST_MESSAGES or unsent + len(frame) > MOST_BYTES:
+            self._give_up()
+        else:
+            self.transport.write(frame)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await self.writable.wait()
+        if self._gave_up:
+            raise ClientDisconnected
+        await super().send(message)
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        # What is unsent goes out before the transport closes: to a client that reads nothing, never.
+        self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def _give_up(self) -> None:
+        self._gave_up = True
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": TOO_SLOW, "reason": TOO_SLOW_REASON})
+        self.conn.send_close(TOO_SLOW, TOO_SLOW_REASON)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)

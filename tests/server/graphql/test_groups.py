@@ -1,0 +1,232 @@
+"""Subscribers that share a group: one read for all of them, and for each of them every event once and in order."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from server.config import Settings
+from server.context import Context, Viewer
+from server.database import transaction
+from server.graphql.endpoint import Endpoint
+from server.graphql.hub import Hub
+from server.graphql.ids import encode
+from server.identity.models import Role
+from server.identity.service import Authenticator, create_token
+from server.planner.reader import Reader
+from server.schema import schema
+from tests.server.fixtures import NewTenant, Owner, Tenant, serving, write_event
+from tests.server.graphql.harness import Address, application
+from tests.server.waiting import until
+
+QUERY = "subscription($id: ID!, $after: Int) { accountSetup(accountId: $id, after: $after) { sequence } }"
+
+
+class HeldReader(Reader):
+    """Counts what it is asked, and waits before it answers while `open` is not set."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self.statements: list[str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def fetch(self, tenancy_id: UUID, sql: str, values: Sequence[object] = ()) -> bytes | None:
+        self.statements.append(sql)
+        answer = await super().fetch(tenancy_id, sql, values)
+        await self.open.wait()
+        return answer
+
+
+@dataclass
+class Served:
+    endpoint: Endpoint
+    reader: HeldReader
+    hub: Hub
+    address: Address
+
+
+@pytest.fixture
+async def served(settings: Settings, engine: AsyncEngine, hub: Hub) -> AsyncIterator[Served]:
+    reader = HeldReader(settings.require("database_url"))
+
+    def context_for(viewer: Viewer) -> Context:
+        return Context(viewer, engine, reader, hub)
+
+    endpoint = Endpoint(schema, Authenticator(engine), context_for, reader)
+    async with serving(application(endpoint)) as server:
+        yield Served(endpoint, reader, hub, Address(server.port))
+    await reader.close()
+
+
+@asynccontextmanager
+async def connected(served: Served, secret: str) -> AsyncIterator[ClientConnection]:
+    protocols = [Subprotocol("graphql-transport-ws")]
+    async with connect(served.address.websocket, subprotocols=protocols, max_queue=None) as socket:
+        payload = {"Authorization": f"Bearer {secret}"}
+        await socket.send(json.dumps({"type": "connection_init", "payload": payload}))
+        assert await receive(socket) == {"type": "connection_ack"}
+        yield socket
+
+
+async def receive(socket: ClientConnection) -> Any:
+    return json.loads(await asyncio.wait_for(socket.recv(), 10))
+
+
+async def follow(
+    socket: ClientConnection, tenant: Tenant, after: int | None = 0, *, query: str = QUERY, id_: str = "1"
+) -> None:
+    variables = {"id": encode("acc", tenant.account_id), "after": after}
+    payload = {"query": query, "variables": variables}
+    await socket.send(json.dumps({"type": "subscribe", "id": id_, "payload": payload}))
+
+
+async def numbers(socket: ClientConnection, count: int) -> list[int]:
+    """The numbers of the next events."""
+    return [(await receive(socket))["payload"]["data"]["accountSetup"]["sequence"] for _ in range(count)]
+
+
+async def joined(served: Served, groups: int, live: int) -> None:
+    """Wait until so many members are live in so many groups."""
+
+    async def are() -> bool:
+        found = list(served.endpoint.groups)
+        return len(found) == groups and sum(group.live for group in found) == live
+
+    await until(are)
+
+
+async def test_one_read_for_an_event_however_many_follow(served: Served, tenant: Tenant, owner: Owner) -> None:
+    await write_event(owner, tenant)
+    async with AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(connected(served, tenant.secret)) for _ in range(5)]
+        for number, socket in enumerate(sockets):
+            # However the operation is called, however it is spelt, wherever it begins.
+            await follow(socket, tenant, number % 2, query=QUERY + " " * number, id_=f'"{number}\\')
+        await joined(served, 1, 5)
+        assert [await numbers(socket, 1) for socket in sockets[::2]] == [[1]] * 3
+        served.reader.statements.clear()
+        await write_event(owner, tenant)
+        for number, socket in enumerate(sockets):
+            payload = {"data": {"accountSetup": {"sequence": 2}}}
+            assert await receive(socket) == {"id": f'"{number}\\', "type": "next", "payload": payload}
+        assert len(served.reader.statements) == 1
+    await joined(served, 0, 0)
+    assert served.hub.readers == 0
+
+
+async def test_what_is_asked_and_who_asks_make_the_group(
+    served: Served, new_tenant: NewTenant, worker_engine: AsyncEngine
+) -> None:
+    ours, theirs = await new_tenant(), await new_tenant()
+    async with transaction(worker_engine) as session:
+        _, readonly = await create_token(session, ours.tenancy_id, "reader", Role.READONLY)
+    async with AsyncExitStack() as stack:
+        await follow(await stack.enter_async_context(connected(served, readonly)), ours)
+        socket = await stack.enter_async_context(connected(served, ours.secret))
+        await follow(socket, ours)
+        await follow(await stack.enter_async_context(connected(served, theirs.secret)), theirs)
+        await follow(socket, ours, query=QUERY.replace("sequence", "sequence at"), id_="2")
+        await follow(socket, ours, query=QUERY.replace("accountSetup", "other: accountSetup"), id_="3")
+        await joined(served, 5, 5)
+
+
+async def test_who_joins_while_the_group_reads_misses_nothing(served: Served, tenant: Tenant, owner: Owner) -> None:
+    for _ in range(3):
+        await write_event(owner, tenant)
+    async with connected(served, tenant.secret) as first, connected(served, tenant.secret) as other:
+        await follow(first, tenant, 3)
+        await joined(served, 1, 1)
+        await until_read(served, 1)
+        served.reader.open.clear()
+        await write_event(owner, tenant)
+        await until_read(served, 2)
+        # The group has read number 4 and not sent it yet; 5 comes after its read.
+        await write_event(owner, tenant)
+        for after in (0, 2, 3, 4, 5):
+            await follow(other, tenant, after, id_=str(after))
+        await joined(served, 1, 4)
+        await until_read(served, 4)
+        served.reader.open.set()
+        assert await numbers(first, 2) == [4, 5]
+        found: dict[str, list[int]] = {}
+        for _ in range(5 + 3 + 2 + 1):
+            message = await receive(other)
+            found.setdefault(message["id"], []).append(message["payload"]["data"]["accountSetup"]["sequence"])
+        assert found == {str(after): list(range(after + 1, 6)) for after in (0, 2, 3, 4)}
+        await write_event(owner, tenant)
+        assert await numbers(first, 1) == [6]
+        assert await numbers(other, 5) == [6] * 5
+
+
+async def until_read(served: Served, times: int) -> None:
+    async def has() -> bool:
+        return len(served.reader.statements) >= times
+
+    await until(has)
+
+
+async def test_members_come_and_go_while_events_are_written(served: Served, tenant: Tenant, owner: Owner) -> None:
+    async def come_and_go(number: int) -> list[int]:
+        found: list[int] = []
+        while len(found) < 60:
+            async with connected(served, tenant.secret) as socket:
+                await follow(socket, tenant, len(found))
+                found += await numbers(socket, min(number, 60 - len(found)))
+        return found
+
+    async def write() -> None:
+        for number in range(60):
+            await write_event(owner, tenant, notify=number % 2 == 0)
+
+    *found, _ = await asyncio.wait_for(asyncio.gather(*map(come_and_go, (1, 3, 7, 20, 60)), write()), 60)
+    assert found == [list(range(1, 61))] * 5
+    await joined(served, 0, 0)
+
+
+async def test_an_event_that_the_group_cannot_read_is_an_error_for_each(
+    served: Served, tenant: Tenant, owner: Owner
+) -> None:
+    query = QUERY.replace("sequence", "sequence account { email }")
+    async with connected(served, tenant.secret) as first, connected(served, tenant.secret) as second:
+        await follow(first, tenant, query=query)
+        await joined(served, 1, 1)
+        await write_event(owner, tenant)
+        assert "errors" not in (await receive(first))["payload"]
+        await owner.execute(
+            "INSERT INTO event (account_id, sequence, tenancy_id, account, setup) SELECT account_id, 2, tenancy_id,"
+            " account - 'email', setup FROM event WHERE account_id = $1",
+            tenant.account_id,
+        )
+        await owner.execute("UPDATE account SET last_seq = 2 WHERE id = $1", tenant.account_id)
+        await follow(second, tenant, query=query)
+        assert "errors" not in (await receive(second))["payload"]
+        for socket in (first, second):
+            [error] = (await receive(socket))["payload"]["errors"]
+            assert error["path"] == ["accountSetup", "account", "email"]
+        await write_event(owner, tenant)
+        for socket in (first, second):
+            assert (await receive(socket))["payload"]["data"]["accountSetup"]["sequence"] == 3
+
+
+async def test_an_operation_that_is_complete_gets_nothing_more(served: Served, tenant: Tenant, owner: Owner) -> None:
+    async with connected(served, tenant.secret) as socket:
+        await follow(socket, tenant, id_="1")
+        await follow(socket, tenant, id_="2")
+        await joined(served, 1, 2)
+        await socket.send(json.dumps({"type": "complete", "id": "1"}))
+        await joined(served, 1, 1)
+        await write_event(owner, tenant)
+        assert (await receive(socket))["id"] == "2"
+        await follow(socket, tenant, id_="1", after=1)
+        await joined(served, 1, 2)
+        await write_event(owner, tenant)
+        assert {(await receive(socket))["id"] for _ in range(2)} == {"1", "2"}
