@@ -38,7 +38,6 @@ def create_server(app: ASGIApp, host: str, port: int) -> Server:
             port=port,
             loop="uvloop",
             http="httptools",
-            # The sans-I/O implementation, which needs a fifth of the time of `websockets` for a message.
             ws=Socket,
             ws_max_size=LARGEST_MESSAGE,
             # Each client would have a compressor of its own, and a frame could not be sent to many.

@@ -1,5 +1,6 @@
 """WebSockets of uvicorn that can be sent to without waiting, within a bound on what a client has not taken yet."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -32,7 +33,9 @@ class Socket(WebSocketsSansIOProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._waiting = 0
+        # How many bytes have been posted, and how many that were at the end of each frame that waits.
+        self._posted = 0
+        self._ends: deque[int] = deque()
         self._gave_up = False
 
     def handle_connect(self, event: Request) -> None:
@@ -48,12 +51,18 @@ class Socket(WebSocketsSansIOProtocol):
         """
         if self.close_sent or self.disconnected or self.transport.is_closing():
             return
-        unsent = self.transport.get_write_buffer_size()
-        self._waiting = self._waiting + 1 if unsent else 1
-        if self._waiting > MOST_MESSAGES or unsent + len(frame) > MOST_BYTES:
-            self._give_up()
+        unsent: int = self.transport.get_write_buffer_size()
+        if unsent:
+            while self._ends and self._ends[0] <= self._posted - unsent:
+                self._ends.popleft()
         else:
-            self.transport.write(frame)
+            self._ends.clear()
+        if len(self._ends) >= MOST_MESSAGES or unsent + len(frame) > MOST_BYTES:
+            self._give_up()
+            return
+        self._posted += len(frame)
+        self._ends.append(self._posted)
+        self.transport.write(frame)
 
     async def send(self, message: ASGISendEvent) -> None:
         await self.writable.wait()

@@ -18,9 +18,10 @@ from tests.server.fixtures import (
     tenant,
     worker_engine,
 )
+from tests.server.graphql.groups import served
 from tests.server.graphql.harness import Address, application, endpoint
 
-__all__ = ["engine", "new_tenant", "owner", "settings", "tenant", "worker_engine"]
+__all__ = ["engine", "new_tenant", "owner", "served", "settings", "tenant", "worker_engine"]
 
 
 @pytest.fixture(scope="session")

@@ -2,106 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
+from contextlib import AsyncExitStack
 
-import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
 
-from server.config import Settings
-from server.context import Context, Viewer
 from server.database import transaction
-from server.graphql.endpoint import Endpoint
-from server.graphql.hub import Hub
-from server.graphql.ids import encode
 from server.identity.models import Role
-from server.identity.service import Authenticator, create_token
-from server.planner.reader import Reader
-from server.schema import schema
-from tests.server.fixtures import NewTenant, Owner, Tenant, serving, write_event
-from tests.server.graphql.harness import Address, application
-from tests.server.waiting import until
-
-QUERY = "subscription($id: ID!, $after: Int) { accountSetup(accountId: $id, after: $after) { sequence } }"
-
-
-class HeldReader(Reader):
-    """Counts what it is asked, and waits before it answers while `open` is not set."""
-
-    def __init__(self, dsn: str) -> None:
-        super().__init__(dsn)
-        self.statements: list[str] = []
-        self.open = asyncio.Event()
-        self.open.set()
-
-    async def fetch(self, tenancy_id: UUID, sql: str, values: Sequence[object] = ()) -> bytes | None:
-        self.statements.append(sql)
-        answer = await super().fetch(tenancy_id, sql, values)
-        await self.open.wait()
-        return answer
-
-
-@dataclass
-class Served:
-    endpoint: Endpoint
-    reader: HeldReader
-    hub: Hub
-    address: Address
-
-
-@pytest.fixture
-async def served(settings: Settings, engine: AsyncEngine, hub: Hub) -> AsyncIterator[Served]:
-    reader = HeldReader(settings.require("database_url"))
-
-    def context_for(viewer: Viewer) -> Context:
-        return Context(viewer, engine, reader, hub)
-
-    endpoint = Endpoint(schema, Authenticator(engine), context_for, reader)
-    async with serving(application(endpoint)) as server:
-        yield Served(endpoint, reader, hub, Address(server.port))
-    await reader.close()
-
-
-@asynccontextmanager
-async def connected(served: Served, secret: str) -> AsyncIterator[ClientConnection]:
-    protocols = [Subprotocol("graphql-transport-ws")]
-    async with connect(served.address.websocket, subprotocols=protocols, max_queue=None) as socket:
-        payload = {"Authorization": f"Bearer {secret}"}
-        await socket.send(json.dumps({"type": "connection_init", "payload": payload}))
-        assert await receive(socket) == {"type": "connection_ack"}
-        yield socket
-
-
-async def receive(socket: ClientConnection) -> Any:
-    return json.loads(await asyncio.wait_for(socket.recv(), 10))
-
-
-async def follow(
-    socket: ClientConnection, tenant: Tenant, after: int | None = 0, *, query: str = QUERY, id_: str = "1"
-) -> None:
-    variables = {"id": encode("acc", tenant.account_id), "after": after}
-    payload = {"query": query, "variables": variables}
-    await socket.send(json.dumps({"type": "subscribe", "id": id_, "payload": payload}))
-
-
-async def numbers(socket: ClientConnection, count: int) -> list[int]:
-    """The numbers of the next events."""
-    return [(await receive(socket))["payload"]["data"]["accountSetup"]["sequence"] for _ in range(count)]
-
-
-async def joined(served: Served, groups: int, live: int) -> None:
-    """Wait until so many members are live in so many groups."""
-
-    async def are() -> bool:
-        found = list(served.endpoint.groups)
-        return len(found) == groups and sum(group.live for group in found) == live
-
-    await until(are)
+from server.identity.service import create_token
+from tests.server.fixtures import NewTenant, Owner, Tenant, write_event
+from tests.server.graphql.groups import QUERY, Served, connected, follow, joined, numbers, receive, until_read
 
 
 async def test_one_read_for_an_event_however_many_follow(served: Served, tenant: Tenant, owner: Owner) -> None:
@@ -165,13 +74,6 @@ async def test_who_joins_while_the_group_reads_misses_nothing(served: Served, te
         await write_event(owner, tenant)
         assert await numbers(first, 1) == [6]
         assert await numbers(other, 5) == [6] * 5
-
-
-async def until_read(served: Served, times: int) -> None:
-    async def has() -> bool:
-        return len(served.reader.statements) >= times
-
-    await until(has)
 
 
 async def test_members_come_and_go_while_events_are_written(served: Served, tenant: Tenant, owner: Owner) -> None:
