@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,7 @@ class Handler(BaseGraphQLTransportWSHandler[Any, None]):
             return
         if self.connection_acknowledged and isinstance(connection, Connection):
             self.context = connection.context
+            self.connection_init_timeout_task = None
             self._watch = asyncio.create_task(self._close_when_revoked(connection))
 
     async def shutdown(self) -> None:
@@ -114,6 +116,8 @@ class Handler(BaseGraphQLTransportWSHandler[Any, None]):
         await super().shutdown()
 
     async def run_operation(self, operation: Operation[Any, None]) -> None:
+        # Thousands may follow with the same text.
+        operation.query = sys.intern(operation.query)
         begun = await self._begin(operation)
         if begun is None:
             await super().run_operation(operation)
