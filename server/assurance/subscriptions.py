@@ -4,16 +4,15 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 import strawberry
-from sqlalchemy import select
 from strawberry.types import Info
 
-from server.accounts.models import Account
+from server.accounts.types import Account
 from server.assurance.types import SetupEvent
 from server.context import Context
-from server.database import transaction
 from server.graphql.errors import ErrorCode, coded
 from server.graphql.feeds import Feed
 from server.graphql.ids import InvalidId, decode
+from server.planner import read_number
 
 
 @strawberry.type
@@ -38,9 +37,7 @@ async def _existing_account(info: Info[Context, None], account_id: str, after: i
         key = decode(account_id, "acc")
     except InvalidId as error:
         raise coded(ErrorCode.VALIDATION, str(error)) from None
-    tenancy_id = info.context.viewer.tenancy_id
-    async with transaction(info.context.engine, tenancy_id) as session:
-        last = await session.scalar(select(Account.last_seq).where(Account.tenancy_id == tenancy_id, Account.id == key))
+    last = await read_number(info, Account, {"id": key}, "last_seq")
     if last is None:
         raise coded(ErrorCode.NOT_FOUND, "There is no account with this id.")
     if after > last:

@@ -121,6 +121,19 @@ def _rows_after(
     return rows, group
 
 
+async def read_number(
+    info: strawberry.Info[Any, Any], type_: type, where: Mapping[str, object], column: str
+) -> int | None:
+    """A column of the one row that equals `where`, by their names in the table; None when there is no such row."""
+    raw = info._raw_info
+    compiler = _compiler(raw)
+    target = _object_type(raw.schema, type_)
+    row = compiler.scan(target)
+    source = compiler.source(row, compiler.equals(target, where)(row))
+    number: int | None = await _fetch(raw.context, compiler, f"select {row.column(column)}::text {source}")
+    return number
+
+
 def check_permitted(info: strawberry.Info[Any, Any]) -> None:
     """Raise a located GraphQLError when the viewer may not select a field anywhere below the current one."""
     compiler, selected = _begin(info._raw_info)
@@ -180,7 +193,11 @@ def _type_of(value: Any, _info: GraphQLResolveInfo[Any], _type: object) -> str:
 
 
 def _begin(info: GraphQLResolveInfo[Any]) -> tuple[Compiler, Selected]:
-    return Compiler(Operation.of(info), info.context.viewer.role, typed=True), _selected(info)
+    return _compiler(info), _selected(info)
+
+
+def _compiler(info: GraphQLResolveInfo[Any]) -> Compiler:
+    return Compiler(Operation.of(info), info.context.viewer.role, typed=True)
 
 
 def _selected(info: GraphQLResolveInfo[Any]) -> Selected:
