@@ -36,6 +36,7 @@ class HeldReader(Reader):
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)
         self.statements: list[str] = []
+        self.held = 0
         self.open = asyncio.Event()
         self.open.set()
 
@@ -45,7 +46,9 @@ class HeldReader(Reader):
             self.statements.append(sql)
         answer = await super().fetch(tenancy_id, sql, values)
         if is_of_events:
+            self.held += 1
             await self.open.wait()
+            self.held -= 1
         return answer
 
 
@@ -111,8 +114,10 @@ async def joined(served: Served, groups: int, live: int) -> None:
     await until(are)
 
 
-async def until_read(served: Served, times: int) -> None:
-    async def has() -> bool:
-        return len(served.reader.statements) >= times
+async def until_held(served: Served, reads: int) -> None:
+    """Wait until so many reads have their answer and wait."""
 
-    await until(has)
+    async def are() -> bool:
+        return served.reader.held >= reads
+
+    await until(are)

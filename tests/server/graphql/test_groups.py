@@ -3,14 +3,18 @@
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
+import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from server.config import Settings
 from server.database import transaction
 from server.identity.models import Role
 from server.identity.service import create_token
-from tests.server.fixtures import NewTenant, Owner, Tenant, write_event
-from tests.server.graphql.groups import QUERY, Served, connected, follow, joined, numbers, receive, until_read
+from tests.server.fixtures import NewTenant, Owner, Tenant, following, running, until_ready, write_event
+from tests.server.graphql.groups import QUERY, Served, connected, follow, joined, numbers, receive, until_held
+from tests.server.tunnel import tunnel
 
 
 async def test_one_read_for_an_event_however_many_follow(served: Served, tenant: Tenant, owner: Owner) -> None:
@@ -54,16 +58,15 @@ async def test_who_joins_while_the_group_reads_misses_nothing(served: Served, te
     async with connected(served, tenant.secret) as first, connected(served, tenant.secret) as other:
         await follow(first, tenant, 3)
         await joined(served, 1, 1)
-        await until_read(served, 1)
         served.reader.open.clear()
         await write_event(owner, tenant)
-        await until_read(served, 2)
-        # The group has read number 4 and not sent it yet; 5 comes after its read.
+        await until_held(served, 1)
+        # The group has read and not sent it yet; 5 comes after its read.
         await write_event(owner, tenant)
         for after in (0, 2, 3, 4, 5):
             await follow(other, tenant, after, id_=str(after))
         await joined(served, 1, 4)
-        await until_read(served, 4)
+        await until_held(served, 3)
         served.reader.open.set()
         assert await numbers(first, 2) == [4, 5]
         found: dict[str, list[int]] = {}
@@ -132,3 +135,34 @@ async def test_an_operation_that_is_complete_gets_nothing_more(served: Served, t
         await joined(served, 1, 2)
         await write_event(owner, tenant)
         assert {(await receive(socket))["id"] for _ in range(2)} == {"1", "2"}
+
+
+async def test_a_group_and_who_joins_it_outlive_an_outage(settings: Settings, tenant: Tenant, owner: Owner) -> None:
+    async def follow_on(client: httpx.AsyncClient, after: int, seen: asyncio.Event) -> list[int]:
+        found = []
+        async with following(client, tenant, after=after) as events:
+            async for event in events:
+                found.append(event["sequence"])
+                seen.set()
+                if found[-1] == 20:
+                    return found
+        raise AssertionError("the subscription has ended")
+
+    for _ in range(5):
+        await write_event(owner, tenant)
+    async with (
+        tunnel(settings.require("database_url")) as database,
+        running(replace(settings, database_url=database.url)) as client,
+    ):
+        await until_ready(client)
+        seen = [asyncio.Event() for _ in range(6)]
+        followers = [asyncio.create_task(follow_on(client, at % 5, each)) for at, each in enumerate(seen)]
+        await asyncio.gather(*(each.wait() for each in seen))
+        await database.down()
+        for _ in range(10):
+            await write_event(owner, tenant)
+        await database.up()
+        for _ in range(5):
+            await write_event(owner, tenant)
+        found = await asyncio.wait_for(asyncio.gather(*followers), 20)
+    assert found == [list(range(at % 5 + 1, 21)) for at in range(6)]
