@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import ClientSession, web
@@ -37,7 +38,7 @@ class AwsProxy:
         self.calls.clear()
 
     @asynccontextmanager
-    async def serve(self) -> AsyncIterator["AwsProxy"]:
+    async def serve(self) -> AsyncIterator[Self]:
         async with ClientSession(auto_decompress=False) as self._session:
             application = web.Application()
             application.router.add_route("*", "/{path:.*}", self._handle)
@@ -53,13 +54,19 @@ class AwsProxy:
                 await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        # Whole before anything else: from here on AWS has heard it, whatever becomes of the client.
+        await request.read()
         operation = await operation_of(request)
         self.calls[operation] += 1
-        faults = self._faults.get(operation)
-        fault = faults.pop(0) if faults else None
+        fault = self.fault_for(operation)
         if fault is None:
             return await self._forward(request)
         return await fault(request, lambda: self._forward(request))
+
+    def fault_for(self, operation: str) -> Fault | None:
+        """What the call that has just come in meets."""
+        faults = self._faults.get(operation)
+        return faults.pop(0) if faults else None
 
     async def _forward(self, request: web.Request) -> web.Response:
         answer = await self._session.request(
