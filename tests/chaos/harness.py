@@ -1,0 +1,257 @@
+"""One run: start everything, request accounts and kill, wait for the end, count."""
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aioboto3
+
+from server.config import PREFIX, SIMULATOR_CREDENTIALS, Settings
+from server.embedded import Services, embedded
+from server.embedded.ports import free_port
+from server.migrate import migrate
+from server.operations import issue_token, open_tenancy
+from tests.chaos.aws import BadAws
+from tests.chaos.clients import Api, Follower
+from tests.chaos.database import Database, opened
+from tests.chaos.failpoints import Failpoints
+from tests.chaos.killer import Killer
+from tests.chaos.nursery import owner
+from tests.chaos.plan import draw
+from tests.chaos.processes import Child, Fleet, nursery
+from tests.chaos.recovery import Recoveries
+
+SERVERS, WORKERS = 2, 4
+TENANCY = "chaos"
+REGIONS = ("us-east-1", "eu-central-1")
+# One account so often, as long as no more than so many are unfinished.
+REQUEST_SECONDS, MOST_UNFINISHED = 2.0, 25
+FIRST_SECONDS = 60.0
+# After the last kill.
+FINISH_SECONDS = 120.0
+HEAR_SECONDS = 10.0
+SETTLE_SECONDS = 10.0
+LOOK_SECONDS = 0.2
+UNFINISHED = "SELECT id, name, status FROM account WHERE status <> 'ACTIVE' ORDER BY name"
+LIVE = "SELECT 1 FROM setup WHERE status IN ('PENDING', 'RUNNING', 'WAITING')"
+STAGES = """
+SELECT stage.name, stage.status, stage.attempts, stage.error_code, setup.lease_owner, setup.next_attempt_at
+FROM stage JOIN setup ON setup.id = stage.setup_id
+WHERE setup.account_id = $1 AND stage.status NOT IN ('COMPLETED', 'PENDING')
+"""
+
+
+@dataclass
+class Outcome:
+    """What a run has shown."""
+
+    seed: int
+    kills: Counter[str]
+    failpoints: Counter[str]
+    faults: Counter[str]
+    accounts: int
+    duplicates: list[str]
+    repeats: list[str]
+    unfinished: list[str]
+    recovery: list[float]
+    followers: Sequence[Follower]
+    missed: int
+    surprises: list[str]
+    seconds: float
+    finish_seconds: float
+
+
+@dataclass
+class Stage:
+    """Everything that runs."""
+
+    services: Services
+    database: Database
+    aws: BadAws
+    fleet: Fleet
+    failpoints: Failpoints
+    recoveries: Recoveries
+    api: Api
+    followers: list[Follower] = field(default_factory=list)
+    following: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+async def run(kills: int, seed: int, say: Callable[[str], None]) -> Outcome:
+    """Carry the plan of the seed out; raises what makes going on impossible. Nothing is left running."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="freehold-chaos-") as directory:
+        async with arranged(Path(directory), seed) as stage:
+            killer = Killer(stage.services, stage.database, stage.fleet, stage.failpoints, say)
+            account_type = await stage.api.create_account_type("Chaos")
+            stage.aws.bad = True
+            say(f"ready after {time.monotonic() - began:.0f} s; seed {seed}; logs in {directory}")
+            requesting = asyncio.create_task(request_accounts(stage, account_type))
+            await while_all_runs(stage, killer.carry_out(draw(kills, seed)))
+            last = time.monotonic()
+            requesting.cancel()
+            with suppress(asyncio.CancelledError):
+                await requesting
+            say("the last kill is done; waiting for the accounts")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FINISH_SECONDS):
+                    while await stage.database.patiently(LIVE):  # noqa: ASYNC110 - see Recoveries.watch
+                        await asyncio.sleep(LOOK_SECONDS)
+            finish_seconds = time.monotonic() - last
+            missed = await hear_the_rest(stage)
+            return Outcome(
+                seed,
+                Counter({str(kind): count for kind, count in killer.done.items()}),
+                killer.failpoints,
+                stage.aws.met,
+                len(stage.followers),
+                await duplicates(stage),
+                stage.aws.repeats,
+                await unfinished(stage),
+                stage.recoveries.seconds,
+                stage.followers,
+                missed,
+                stage.fleet.surprises + await not_ready(stage),
+                time.monotonic() - began,
+                finish_seconds,
+            )
+
+
+@asynccontextmanager
+async def arranged(directory: Path, seed: int) -> AsyncIterator[Stage]:
+    """The services, the proxy, servers and workers, and a tenancy whose foundation is there."""
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(embedded(directory / "data", fsync=False))
+        aws = await stack.enter_async_context(BadAws(services.aws_endpoint, seed).serve())
+        database = await stack.enter_async_context(opened(services))
+        settings = Settings(
+            owner_database_url=services.owner_url,
+            database_url=services.app_url,
+            worker_database_url=services.worker_url,
+            redis_url=services.redis_url,
+            aws_endpoint_url=aws.url,
+        )
+        await migrate(settings)
+        failpoints, recoveries = Failpoints(directory / "failpoints"), Recoveries(database)
+
+        def ended(child: Child, status: int, failpoint: str | None) -> None:
+            if status == -9 and child.name.startswith("worker"):
+                recoveries.died(owner(child.pid))
+
+        logs = services.data_dir / "logs"
+        forks = await stack.enter_async_context(nursery(failpoints, logs / "nursery.log"))
+        fleet = Fleet(forks, failpoints, logs, ended)
+        stack.push_async_callback(fleet.stop)
+        environment = _environment(settings)
+        for number in range(1, WORKERS + 1):
+            await fleet.start(f"worker-{number}", environment)
+        ports = [free_port() for _ in range(SERVERS)]
+        for number, port in enumerate(ports, start=1):
+            await fleet.start(f"server-{number}", environment | {f"{PREFIX}PORT": str(port)})
+        await _bootstrap(database, settings)
+        api = Api(
+            [f"http://127.0.0.1:{port}" for port in ports], await issue_token(settings, TENANCY, "chaos", "ADMIN")
+        )
+        stack.push_async_callback(api.close)
+        stage = Stage(services, database, aws, fleet, failpoints, recoveries, api)
+        stage.following.append(asyncio.create_task(recoveries.watch()))
+        stack.push_async_callback(_end, stage.following)
+        yield stage
+
+
+async def while_all_runs(stage: Stage, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; raises as soon as a process cannot be kept running."""
+    tasks = [asyncio.create_task(each) for each in (work, stage.services.wait(), stage.fleet.failed())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        await _end(tasks)
+
+
+async def _bootstrap(database: Database, settings: Settings) -> None:
+    async with asyncio.timeout(FIRST_SECONDS):
+        while not await database.patiently("SELECT 1 FROM stage_definition LIMIT 1"):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)
+        await open_tenancy(
+            settings,
+            name=TENANCY,
+            email_template="aws+{id}@example.com",
+            security_contact=("Security Team", "security@example.com", "+61 2 5550 0000"),
+            regions=REGIONS,
+        )
+        while await database.patiently(LIVE):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def request_accounts(stage: Stage, account_type: str) -> None:
+    """Request accounts at a steady rate, each with a follower, until cancelled; the one under way is completed."""
+    while True:
+        if len(await stage.database.patiently(UNFINISHED)) < MOST_UNFINISHED:
+            # Shielded: an account that was requested is one to be counted.
+            await asyncio.shield(asyncio.ensure_future(_request(stage, account_type)))
+        await asyncio.sleep(REQUEST_SECONDS)
+
+
+async def _request(stage: Stage, account_type: str) -> None:
+    account_id = await stage.api.create_account(f"Chaos {len(stage.followers) + 1}", account_type)
+    follower = Follower(stage.api, account_id)
+    stage.followers.append(follower)
+    stage.following.append(asyncio.create_task(follower.follow()))
+
+
+async def hear_the_rest(stage: Stage) -> int:
+    """Let every follower hear all there is; how many events nobody told them of."""
+    last = {
+        f"acc_{row['id'].hex}": row["last_seq"]
+        for row in await stage.database.patiently("SELECT id, last_seq FROM account")
+    }
+    with suppress(TimeoutError):
+        async with asyncio.timeout(HEAR_SECONDS):
+            await asyncio.gather(*(each.reach(last[each.account_id]) for each in stage.followers))
+    return sum(max(0, last[each.account_id] - each.cursor) for each in stage.followers)
+
+
+async def unfinished(stage: Stage) -> list[str]:
+    told = []
+    for row in await stage.database.patiently(UNFINISHED):
+        stages = await stage.database.patiently(STAGES, row["id"])
+        told.append(f"{row['name']} is {row['status']}: " + "; ".join(str(dict(each)) for each in stages))
+    return told
+
+
+async def duplicates(stage: Stage) -> list[str]:
+    """The names and e-mails for which AWS holds more than one account."""
+    key, secret = SIMULATOR_CREDENTIALS
+    session = aioboto3.Session(aws_access_key_id=key, aws_secret_access_key=secret, region_name="us-east-1")
+    async with session.client("organizations", endpoint_url=stage.services.aws_endpoint) as organizations:
+        pages = organizations.get_paginator("list_accounts").paginate()
+        accounts = [account async for page in pages for account in page["Accounts"]]
+    # By name as well: the simulator refuses a used e-mail, so an account made twice would have another.
+    counts = [Counter(each[by].lower() for each in accounts) for by in ("Email", "Name")]
+    return [value for count in counts for value, times in count.items() for _ in range(times - 1)]
+
+
+async def not_ready(stage: Stage) -> list[str]:
+    """The servers that have not come back, when they have had the time to."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (wrong := await stage.api.readiness()) and time.monotonic() < deadline:  # noqa: ASYNC110 - another process
+        await asyncio.sleep(LOOK_SECONDS)
+    return wrong
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    names = ("database_url", "worker_database_url", "redis_url", "aws_endpoint_url")
+    return {PREFIX + name.upper(): str(getattr(settings, name)) for name in names}
