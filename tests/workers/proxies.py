@@ -141,8 +141,9 @@ class Held:
 
 
 def _hang_up(request: web.Request) -> web.StreamResponse:
-    assert request.transport is not None
-    request.transport.abort()
+    if request.transport is not None:
+        # Otherwise the client was faster.
+        request.transport.abort()
     return web.Response()
 
 
