@@ -8,6 +8,7 @@ import random
 import statistics
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from server.embedded.installation import until_stopped
@@ -57,6 +58,7 @@ def show(outcome: Outcome, figures: dict[str, Any], file: Any) -> None:
     recovery = outcome.recovery
     median = f"{statistics.median(recovery):.1f} s median of {len(recovery)}" if recovery else "nothing to recover"
     events = sum(each.cursor for each in outcome.followers)
+    refusals = Counter(refusal for each in outcome.followers for refusal in each.refusals)
     lines = [
         f"seed {outcome.seed}, {outcome.seconds:.0f} s; finished {outcome.finish_seconds:.0f} s after the last kill",
         *(f"{name:16}{value}" for name, value in figures.items()),
@@ -70,7 +72,7 @@ def show(outcome: Outcome, figures: dict[str, Any], file: Any) -> None:
     for title, values in (
         ("made twice", outcome.duplicates),
         ("unfinished", outcome.unfinished),
-        ("refused", [refusal for each in outcome.followers for refusal in each.refusals]),
+        ("refused", [f"{count} x {refusal}" for refusal, count in refusals.most_common()]),
         ("ended by itself", outcome.surprises),
     ):
         lines += [f"{title:16}{value}" for value in values]

@@ -14,8 +14,9 @@ from gql.transport.websockets import WebsocketsTransport
 
 AGAIN_SECONDS = 0.2
 ANSWER_SECONDS = 10.0
-# How long a follower stays before it leaves, whatever goes on.
-PATIENCE = (0.5, 10.0)
+# How long a follower stays before it leaves, whatever goes on; longer after each stay in which it heard nothing.
+PATIENCE = (0.5, 8.0)
+LONGEST_PATIENCE = 60.0
 CREATE = """
 mutation($name: String!, $type: ID!) {
   createAccount(input: {name: $name, accountTypeId: $type}) { account { id } userErrors { code message } }
@@ -95,14 +96,17 @@ class Follower:
 
     async def follow(self) -> None:
         """Until cancelled."""
+        quiet = 0
         while True:
+            before = self.cursor
             try:
-                await self._listen()
+                await self._listen(min(LONGEST_PATIENCE, random.uniform(*PATIENCE) * 2**quiet))
             except (TransportError, OSError, TimeoutError) as error:
                 if isinstance(error, TransportQueryError):
-                    self.refusals.append(str(error))
+                    self.refusals += [each["message"] for each in error.errors or ()]
                 await asyncio.sleep(AGAIN_SECONDS)
             self.reconnects += 1
+            quiet = 0 if self.cursor > before else min(quiet + 1, 6)
 
     async def reach(self, sequence: int) -> None:
         """Wait until event number `sequence` was heard."""
@@ -118,7 +122,7 @@ class Follower:
             self.cursor = sequence
         self.moved.set()
 
-    async def _listen(self) -> None:
+    async def _listen(self, patience: float) -> None:
         transport = WebsocketsTransport(
             url=f"{random.choice(self.api.urls).replace('http', 'ws', 1)}/graphql",
             init_payload={**self.api.headers},
@@ -128,7 +132,6 @@ class Follower:
         )
         document = gql(FOLLOW)
         document.variable_values = {"id": self.account_id, "after": self.cursor}
-        patience = random.uniform(*PATIENCE)
         async with Client(transport=transport) as session:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
