@@ -79,7 +79,7 @@ class Stage:
     recoveries: Recoveries
     api: Api
     followers: list[Follower] = field(default_factory=list)
-    following: list[asyncio.Task[None]] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
 async def run(kills: int, seed: int, say: Callable[[str], None]) -> Outcome:
@@ -91,12 +91,13 @@ async def run(kills: int, seed: int, say: Callable[[str], None]) -> Outcome:
             account_type = await stage.api.create_account_type("Chaos")
             stage.aws.bad = True
             say(f"ready after {time.monotonic() - began:.0f} s; seed {seed}; logs in {directory}")
-            requesting = asyncio.create_task(request_accounts(stage, account_type))
+            enough = asyncio.Event()
+            requesting = asyncio.create_task(request_accounts(stage, account_type, enough))
+            stage.tasks.append(requesting)
             await while_all_runs(stage, killer.carry_out(draw(kills, seed)))
             last = time.monotonic()
-            requesting.cancel()
-            with suppress(asyncio.CancelledError):
-                await requesting
+            enough.set()
+            await requesting
             say("the last kill is done; waiting for the accounts")
             with suppress(TimeoutError):
                 async with asyncio.timeout(FINISH_SECONDS):
@@ -159,8 +160,8 @@ async def arranged(directory: Path, seed: int) -> AsyncIterator[Stage]:
         )
         stack.push_async_callback(api.close)
         stage = Stage(services, database, aws, fleet, failpoints, recoveries, api)
-        stage.following.append(asyncio.create_task(recoveries.watch()))
-        stack.push_async_callback(_end, stage.following)
+        stage.tasks.append(asyncio.create_task(recoveries.watch()))
+        stack.push_async_callback(_end, stage.tasks)
         yield stage
 
 
@@ -190,20 +191,17 @@ async def _bootstrap(database: Database, settings: Settings) -> None:
             await asyncio.sleep(LOOK_SECONDS)
 
 
-async def request_accounts(stage: Stage, account_type: str) -> None:
-    """Request accounts at a steady rate, each with a follower, until cancelled; the one under way is completed."""
-    while True:
+async def request_accounts(stage: Stage, account_type: str, enough: asyncio.Event) -> None:
+    """Request accounts at a steady rate, each with a follower, until `enough` is set."""
+    while not enough.is_set():
         if len(await stage.database.patiently(UNFINISHED)) < MOST_UNFINISHED:
-            # Shielded: an account that was requested is one to be counted.
-            await asyncio.shield(asyncio.ensure_future(_request(stage, account_type)))
-        await asyncio.sleep(REQUEST_SECONDS)
-
-
-async def _request(stage: Stage, account_type: str) -> None:
-    account_id = await stage.api.create_account(f"Chaos {len(stage.followers) + 1}", account_type)
-    follower = Follower(stage.api, account_id)
-    stage.followers.append(follower)
-    stage.following.append(asyncio.create_task(follower.follow()))
+            account_id = await stage.api.create_account(f"Chaos {len(stage.followers) + 1}", account_type)
+            follower = Follower(stage.api, account_id)
+            stage.followers.append(follower)
+            stage.tasks.append(asyncio.create_task(follower.follow()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await enough.wait()
 
 
 async def hear_the_rest(stage: Stage) -> int:
