@@ -54,7 +54,7 @@ STAGE_POINTS = tuple(
     for function in ("check", "apply")
     for moment in ("before", "after")
 )
-# Those that a worker without trouble passes on its way; the others need a shutdown or a lost answer first.
+# Some are passed rarely: `give_back` takes a shutdown first, `reconcile` a lost answer.
 NAMES = (
     *(f"{name}.{moment}" for _, _, name in WRAPPED for moment in ("before", "after")),
     *CALL,
