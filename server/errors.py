@@ -30,6 +30,7 @@ class UserErrorCode(StrEnum):
     PROTECTED = "PROTECTED"
     FORBIDDEN = "FORBIDDEN"
     NOT_READY = "NOT_READY"
+    IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
 
 
 @dataclass(frozen=True, slots=True)

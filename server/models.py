@@ -4,6 +4,7 @@ from server.account_types.models import AccountType
 from server.accounts.models import Account, Tag
 from server.assurance.models import CreateIntent, Event, Setup, Stage, StageDefinition
 from server.database import Base
+from server.idempotency import IdempotencyKey
 from server.identity.models import ApiToken
 from server.jobs import Outbox
 from server.policies.models import Policy, PolicyAttachment
@@ -16,6 +17,7 @@ __all__ = [
     "Base",
     "CreateIntent",
     "Event",
+    "IdempotencyKey",
     "Outbox",
     "Policy",
     "PolicyAttachment",

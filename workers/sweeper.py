@@ -1,6 +1,7 @@
 """The sweeper: finds work that is due and that no job was sent for, or whose job was lost. It runs in every worker.
 
-It is plain SQL in a loop of its own, so that nothing it does can be lost with Redis or wait behind a job.
+It is plain SQL in a loop of its own, so that nothing it does can be lost with Redis or wait behind a job. What has
+expired it deletes.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from server.account_types.models import AccountType
 from server.assurance.models import LIVE, Setup
 from server.database import transaction
+from server.idempotency import forget_expired
 from server.jobs import Job, Outbox, enqueue
 from server.outages import Outage
 from server.tenancies.models import Tenancy
@@ -37,6 +39,7 @@ async def sweep_forever(engine: AsyncEngine) -> None:
             async with transaction(engine) as session:
                 await wake_due_setups(session)
                 await wake_missing_units(session)
+                await forget_expired(session)
         except Exception as error:
             # Whatever it was, it is logged there, and the loop must outlive it.
             await asyncio.sleep(outage.begin(error))

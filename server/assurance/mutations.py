@@ -18,6 +18,12 @@ from server.planner import read_payload
 NAME = "1 to 50 letters, digits, spaces and ASCII punctuation other than < and >; unique, whatever the case."
 ALIAS = "3 to 63 lower-case letters, digits and single hyphens; unique over all of AWS."
 TAGS = "At most 100 tags, inside Freehold only."
+IDEMPOTENCY_KEY = (
+    "1 to 255 ASCII letters, digits and punctuation, such as a UUID: the tenancy's own name for this request, kept for"
+    " 30 days from when it was served. The same key with the same input changes nothing more and returns the same"
+    " object, as it is by then; with another input, or for another mutation, it is refused as IDEMPOTENCY_CONFLICT."
+    " The order of tags does not matter. A request that was refused leaves no key."
+)
 
 
 @strawberry.input
@@ -39,6 +45,7 @@ class CreateAccountInput:
         default=None,
         description="6 to 64 characters, unique over all of AWS. Absent: made from the tenancy's template.",
     )
+    idempotency_key: str | None = strawberry.field(default=None, description=IDEMPOTENCY_KEY)
 
 
 @strawberry.input
@@ -104,6 +111,7 @@ class AssuranceMutation:
                 alias=input.alias,
                 tags=tag_values(input.tags) or (),
                 email=input.email,
+                idempotency_key=input.idempotency_key,
             ),
         )
         return await read_payload(info, CreateAccountPayload, account=account_id)

@@ -16,6 +16,7 @@ from server.accounts.service import Actor, TagValue
 from server.assurance.models import LIVE, CreateIntent, IntentState, SetupKind
 from server.assurance.service import begin_setup, lock_latest_setup, retry_setup, setup_in_progress
 from server.errors import UserError, UserErrorCode, refuse
+from server.idempotency import IdempotencyKey, Request, once
 from server.tenancies.models import Tenancy
 
 # What a unique constraint means when two requests race past the checks.
@@ -37,15 +38,31 @@ async def create_account(
     alias: str | None = None,
     tags: Sequence[TagValue] = (),
     email: str | None = None,
+    idempotency_key: str | None = None,
 ) -> UUID:
-    """Add an account and begin its setup, which creates it in AWS. Returns its id; raises Refused, changing nothing."""
-    tenancy = await session.get_one(Tenancy, tenancy_id)
-    account_type = await _account_type(session, tenancy_id, account_type_id)
-    account = await accounts.add_account(
-        session, actor, tenancy, account_type, name=name, alias=alias, email=email, tags=tags
-    )
-    await begin_setup(session, account, SetupKind.CREATE)
-    return account.id
+    """Add an account and begin its setup, which creates it in AWS. Returns its id; raises Refused, changing nothing.
+
+    Under a key that has served the same request before it returns the account of then, and changes nothing.
+    """
+
+    async def create() -> UUID:
+        tenancy = await session.get_one(Tenancy, tenancy_id)
+        account_type = await _account_type(session, tenancy_id, account_type_id)
+        account = await accounts.add_account(
+            session, actor, tenancy, account_type, name=name, alias=alias, email=email, tags=tags
+        )
+        await begin_setup(session, account, SetupKind.CREATE)
+        return account.id
+
+    asked = {
+        "name": name,
+        "accountTypeId": account_type_id,
+        "alias": alias,
+        "email": email,
+        "tags": sorted([tag.key, tag.value] for tag in tags),
+    }
+    request = Request("createAccount", asked)
+    return await once(session, tenancy_id, idempotency_key, request, IdempotencyKey.account_id, create)
 
 
 async def update_account(

@@ -1,3 +1,4 @@
+import asyncio
 from datetime import timedelta
 from uuid import UUID
 
@@ -6,10 +7,12 @@ from sqlalchemy import delete, func, select, update
 from server.account_types.models import AccountType
 from server.assurance.models import Setup
 from server.database import transaction
+from server.idempotency import KEPT, IdempotencyKey
 from server.jobs import Job, Outbox
+from tests.server.waiting import until
 from tests.workers.world import World
 from workers.assurance.units import create_unit_of_type
-from workers.sweeper import wake_due_setups, wake_missing_units
+from workers.sweeper import sweep_forever, wake_due_setups, wake_missing_units
 
 
 async def sweep(world: World, setup_id: UUID) -> list[str]:
@@ -80,3 +83,24 @@ async def test_an_account_type_without_a_unit_gets_its_job_again(world: World) -
         await session.execute(delete(Outbox))
         assert (await session.get_one(AccountType, type_id)).organizational_unit_id is not None
         assert await wake_missing_units(session) == 0
+
+
+async def test_idempotency_keys_are_swept_when_they_have_expired(world: World) -> None:
+    async def left() -> set[str]:
+        async with transaction(world.engine) as session:
+            return set(await session.scalars(select(IdempotencyKey.key)))
+
+    async def swept() -> bool:
+        return "expired" not in await left()
+
+    async with transaction(world.engine) as session:
+        for key, age in (("expired", KEPT + timedelta(minutes=1)), ("kept", KEPT - timedelta(minutes=1))):
+            session.add(
+                IdempotencyKey(
+                    tenancy_id=world.tenancy_id, key=key, mutation="m", digest=b"", created_at=func.now() - age
+                )
+            )
+    sweeping = asyncio.create_task(sweep_forever(world.engine))
+    await until(swept)
+    sweeping.cancel()
+    assert await left() == {"kept"}
