@@ -94,7 +94,7 @@ class Followed:
     @property
     def finished(self) -> bool:
         """Whether the setup has ended. The account's status does not tell: it is ACTIVE during later setups."""
-        return self.setup_status in ("COMPLETED", "FAILED")
+        return self.setup_status in ("COMPLETED", "FAILED", "CANCELLED")
 
     @property
     def failure(self) -> str | None:

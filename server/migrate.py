@@ -41,8 +41,8 @@ HOLDERS = text("""
 """)
 
 
-async def migrate(settings: Settings) -> str:
-    """Create the roles that are missing and run the migrations, in one transaction; returns the revision reached.
+async def migrate(settings: Settings, revision: str = "head") -> str:
+    """Create the roles that are missing and migrate to `revision`, in one transaction; returns the one reached.
 
     A role is created with the password of its setting's URL. One that exists is left as it is. A table that others use
     is given way to and tried again for some 20 seconds.
@@ -54,7 +54,7 @@ async def migrate(settings: Settings) -> str:
     try:
         while True:
             try:
-                return await _try(engine, settings)
+                return await _try(engine, settings, revision)
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in LOCK_FAULTS:
                     raise
@@ -72,7 +72,7 @@ async def migrate(settings: Settings) -> str:
         await engine.dispose()
 
 
-async def _try(engine: AsyncEngine, settings: Settings) -> str:
+async def _try(engine: AsyncEngine, settings: Settings, revision: str) -> str:
     async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
@@ -81,7 +81,7 @@ async def _try(engine: AsyncEngine, settings: Settings) -> str:
         # Every query of a table queues behind a migration that waits for it. PostgreSQL looks for deadlocks after 1 s:
         # what gives up before is always the migration, never a request.
         await connection.execute(text("SET LOCAL lock_timeout = '900ms'"))
-        return await connection.run_sync(_upgrade)
+        return await connection.run_sync(_upgrade, revision)
 
 
 async def _held(engine: AsyncEngine) -> str:
@@ -98,9 +98,9 @@ def alembic_config(connection: Connection) -> Config:
     return config
 
 
-def _upgrade(connection: Connection) -> str:
+def _upgrade(connection: Connection, revision: str) -> str:
     before = _revision(connection)
-    command.upgrade(alembic_config(connection), "head")
+    command.upgrade(alembic_config(connection), revision)
     after = _revision(connection)
     logger.info("database is at revision %s%s", after, "" if before == after else f", was {before or 'empty'}")
     return str(after)

@@ -103,7 +103,7 @@ class Executor:
         try:
             await self._run_while_kept(lease)
         except LeaseLost as lost:
-            logger.warning("%s; another worker carries on", lost)
+            logger.warning("%s; this worker leaves it", lost)
         except Interrupted:
             await self._give_back(lease)
         except asyncio.CancelledError:

@@ -31,6 +31,11 @@ class AccountStatus(StrEnum):
     CLOSING = "CLOSING"
     CLOSED = "CLOSED"
     SUSPENDED = "SUSPENDED"
+    CANCELLED = "CANCELLED"
+
+
+# AWS never had a cancelled account, so it holds nothing back that others want.
+_NOT_CANCELLED = text("status <> 'CANCELLED'")
 
 
 class ActorKind(StrEnum):
@@ -47,11 +52,12 @@ class Account(Base):
         one_of("created_by_kind", ActorKind),
         UniqueConstraint("tenancy_id", "id"),
         UniqueConstraint("tenancy_id", "aws_account_id"),
-        UniqueConstraint("tenancy_id", "alias"),
-        Index("uq_account_name", "tenancy_id", text("lower(name)"), unique=True),
-        Index("uq_account_email", "tenancy_id", text("lower(email)"), unique=True),
+        Index("uq_account_alias", "tenancy_id", "alias", unique=True, postgresql_where=_NOT_CANCELLED),
+        Index("uq_account_name", "tenancy_id", text("lower(name)"), unique=True, postgresql_where=_NOT_CANCELLED),
+        Index("uq_account_email", "tenancy_id", text("lower(email)"), unique=True, postgresql_where=_NOT_CANCELLED),
         # One management, one Security and one Logging account for each tenancy.
         Index("uq_account_role", "tenancy_id", "role", unique=True, postgresql_where=text("role <> 'MEMBER'")),
+        Index("ix_account_tenancy_id_name_id", "tenancy_id", text("lower(name)"), "id"),
         Index("ix_account_tenancy_id_created_at_id", "tenancy_id", "created_at", "id"),
         Index("ix_account_tenancy_id_updated_at_id", "tenancy_id", "updated_at", "id"),
         Index("ix_account_account_type_id_created_at_id", "account_type_id", "created_at", "id"),

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.account_types.models import AccountType
-from server.accounts.models import Account, AccountOrigin, AccountRole, ActorKind, Tag
+from server.accounts.models import Account, AccountOrigin, AccountRole, AccountStatus, ActorKind, Tag
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.tenancies.models import Tenancy
 
@@ -34,7 +34,7 @@ TAG_TEXT = re.compile(r"[a-zA-Z0-9+\-=._:/@ ]*")
 RACES: Mapping[str, UserError] = {
     "uq_account_name": UserError(UserErrorCode.NAME_IN_USE, "Another account has this name.", ("name",)),
     "uq_account_email": UserError(UserErrorCode.EMAIL_IN_USE, "Another account has this e-mail.", ("email",)),
-    "uq_account_tenancy_id_alias": UserError(UserErrorCode.ALIAS_IN_USE, "Another account has this alias.", ("alias",)),
+    "uq_account_alias": UserError(UserErrorCode.ALIAS_IN_USE, "Another account has this alias.", ("alias",)),
 }
 
 
@@ -122,8 +122,15 @@ async def change_account(
 ) -> bool:
     """Change what is given of an account in the database. Returns whether AWS has to follow.
 
-    Raises Refused with every fault of the input; PROTECTED when a foundation account would move.
+    Raises Refused with every fault of the input; PROTECTED when a foundation account would move, or a cancelled change.
     """
+    if account.status is AccountStatus.CANCELLED:
+        raise refuse(
+            UserErrorCode.PROTECTED,
+            f"The account {account.name!r} was cancelled and stays as it is; its name, alias and e-mail are free for "
+            "another one.",
+            "accountId",
+        )
     errors = [
         *([] if name is None else _name_errors(name)),
         *([] if alias is None else _alias_errors(alias)),
@@ -289,12 +296,14 @@ async def _conflicts(
     if name is not None:
         clauses["uq_account_name"] = func.lower(Account.name) == name.lower()
     if alias is not None:
-        clauses["uq_account_tenancy_id_alias"] = Account.alias == alias
+        clauses["uq_account_alias"] = Account.alias == alias
     if email is not None:
         clauses["uq_account_email"] = func.lower(Account.email) == email.lower()
     errors = []
     for constraint, clause in clauses.items():
-        others = select(Account.id).where(Account.tenancy_id == tenancy_id, clause)
+        others = select(Account.id).where(
+            Account.tenancy_id == tenancy_id, Account.status != AccountStatus.CANCELLED, clause
+        )
         if account_id is not None:
             others = others.where(Account.id != account_id)
         if (await session.scalars(others)).first() is not None:

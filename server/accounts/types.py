@@ -54,6 +54,7 @@ expose(
     CLOSING="AWS is closing it.",
     CLOSED="Closed in AWS, which deletes it 90 days later.",
     SUSPENDED="AWS has suspended it.",
+    CANCELLED="Given up before AWS was asked for it; its name, alias and e-mail are free for another one.",
 )
 expose(
     ActorKind,
@@ -82,7 +83,7 @@ class Actor:
 @strawberry.type(description="An AWS account of the tenancy.")
 @table(models.Account, node="acc")
 class Account(Node):
-    name: str = strawberry.field(description="Unique in the tenancy, whatever the case.")
+    name: str = strawberry.field(description="Unique in the tenancy, whatever the case, among accounts not cancelled.")
     alias: str | None = strawberry.field(description="The IAM account alias, unique in AWS.")
     email: str = strawberry.field(description="The e-mail address of the root user.")
     aws_account_id: str | None = strawberry.field(description="Twelve digits; null until AWS has created it.")
@@ -109,7 +110,11 @@ class Account(Node):
 class AccountBy:
     id: strawberry.ID | None = condition("{row}.id = {value}", "uuid", convert=lambda value: decode(value, "acc"))
     aws_account_id: str | None = condition("{row}.aws_account_id = {value}", "text")
-    name: str | None = condition("lower({row}.name) = lower({value})", "text", description="Whatever the case.")
+    name: str | None = condition(
+        "lower({row}.name) = lower({value}) and {row}.status <> 'CANCELLED'",
+        "text",
+        description="Whatever the case. A cancelled account has given its name up.",
+    )
 
 
 @strawberry.input(description="A tag that accounts must have.")

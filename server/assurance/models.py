@@ -24,6 +24,7 @@ class SetupStatus(StrEnum):
     WAITING = "WAITING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
 
 
 LIVE = (SetupStatus.PENDING, SetupStatus.RUNNING, SetupStatus.WAITING)
@@ -37,6 +38,7 @@ class StageStatus(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
+    CANCELLED = "CANCELLED"
 
 
 class StageErrorClass(StrEnum):

@@ -72,6 +72,11 @@ class RetryAccountSetupInput:
     )
 
 
+@strawberry.input
+class CancelAccountSetupInput:
+    setup_id: strawberry.ID
+
+
 @strawberry.type
 class CreateAccountPayload:
     account: Account | None
@@ -86,6 +91,12 @@ class UpdateAccountPayload:
 
 @strawberry.type
 class RetryAccountSetupPayload:
+    account: Account | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class CancelAccountSetupPayload:
     account: Account | None
     user_errors: list[UserError]
 
@@ -157,6 +168,24 @@ class AssuranceMutation:
             ),
         )
         return await read_payload(info, RetryAccountSetupPayload, account=account_id)
+
+    @mutation(
+        Role.OPERATOR,
+        description=(
+            "Give an account up before AWS is asked to create it; once it was, CREATION_BEGUN says so. The account, its"
+            " setup and the stages that were not over are CANCELLED for good and can still be read; the account's name,"
+            " alias and e-mail are free for another one."
+        ),
+    )
+    async def cancel_account_setup(
+        self, info: Info[Context, None], input: CancelAccountSetupInput
+    ) -> CancelAccountSetupPayload:
+        setup_id = node_id(input.setup_id, "set", "setupId")
+        account_id = await mutate(
+            info,
+            lambda session: requests.cancel_account_setup(session, info.context.viewer.tenancy_id, setup_id),
+        )
+        return await read_payload(info, CancelAccountSetupPayload, account=account_id)
 
 
 def actor(viewer: Viewer) -> Actor:

@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.account_types.models import AccountType
 from server.accounts import service as accounts
-from server.accounts.models import Account
+from server.accounts.models import Account, AccountRole
 from server.accounts.service import Actor, TagValue
-from server.assurance.models import LIVE, CreateIntent, IntentState, SetupKind
-from server.assurance.service import begin_setup, lock_latest_setup, retry_setup, setup_in_progress
+from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, SetupKind
+from server.assurance.service import begin_setup, cancel_setup, lock_latest_setup, retry_setup, setup_in_progress
 from server.errors import UserError, UserErrorCode, refuse
 from server.idempotency import IdempotencyKey, Request, once
 from server.tenancies.models import Tenancy
@@ -102,6 +102,44 @@ async def retry_account_setup(
     """Retry what failed in the account's latest setup. Raises Refused as `retry_setup` does, NOT_FOUND besides."""
     account = await _account(session, tenancy_id, account_id, lock=False)
     await retry_setup(session, account, stage)
+    return account.id
+
+
+async def cancel_account_setup(session: AsyncSession, tenancy_id: UUID, setup_id: UUID) -> UUID:
+    """Give up an account before AWS is asked for it. Returns the id of the account.
+
+    Raises Refused, changing nothing: NOT_FOUND, SETUP_OVER, CREATION_BEGUN once AWS may have heard of the account,
+    PROTECTED for a foundation account.
+    """
+    # The lock that a worker takes before it commits that it calls: either is seen by the other.
+    wanted = select(Setup).where(Setup.tenancy_id == tenancy_id, Setup.id == setup_id).with_for_update()
+    setup = (await session.scalars(wanted)).one_or_none()
+    if setup is None:
+        raise refuse(UserErrorCode.NOT_FOUND, "There is no account setup with this id.", "setupId")
+    if setup.status not in LIVE:
+        raise refuse(
+            UserErrorCode.SETUP_OVER,
+            f"The setup is over, so there is nothing to cancel: it is {setup.status}.",
+            "setupId",
+        )
+    account = await _account(session, tenancy_id, setup.account_id)
+    if account.role is not AccountRole.MEMBER:
+        raise refuse(
+            UserErrorCode.PROTECTED,
+            f"The tenancy cannot do without its {account.role.lower()} account; its setup is not cancelled.",
+            "setupId",
+        )
+    intent = await session.get(CreateIntent, account.id)
+    # AWS's refusal counts too: an earlier call, whose answer was lost, may have made the account.
+    called = intent is not None and (intent.state is not IntentState.INTENT or intent.called_at is not None)
+    if called or account.aws_account_id is not None:
+        raise refuse(
+            UserErrorCode.CREATION_BEGUN,
+            f"The account {account.name!r} is being created in AWS, or is there already. A setup can be cancelled only "
+            "until AWS is asked to create the account; let this one end.",
+            "setupId",
+        )
+    await cancel_setup(session, setup)
     return account.id
 
 

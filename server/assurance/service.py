@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.models import Account, AccountRole, AccountStatus
 from server.assurance.models import (
     LIVE,
+    CreateIntent,
     Setup,
     SetupKind,
     SetupStatus,
@@ -39,7 +40,7 @@ class StageError:
 
 
 class LeaseLost(Exception):
-    """Another worker holds the setup now; whoever catches this stops without writing anything."""
+    """Another worker holds the setup now, or it is over; whoever catches this stops without writing anything."""
 
 
 async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) -> Setup:
@@ -232,6 +233,11 @@ async def retry_setup(session: AsyncSession, account: Account, stage_name: str |
     setup = await lock_latest_setup(session, account.tenancy_id, account.id)
     if setup is not None and setup.status in LIVE:
         raise setup_in_progress(account)
+    if setup is not None and setup.status is SetupStatus.CANCELLED:
+        raise refuse(
+            UserErrorCode.NOTHING_TO_RETRY,
+            f"The setup of {account.name!r} was cancelled; to create the account after all, ask for it anew.",
+        )
     stages = {} if setup is None else await _stages(session, setup.id)
     if stage_name is not None and stage_name not in stages:
         raise refuse(
@@ -264,6 +270,28 @@ async def retry_setup(session: AsyncSession, account: Account, stage_name: str |
         session, setup.tenancy_id, Job.RUN_SETUP, setup.id, attempt=f"{setup.lease_token}.{setup.hint_number}"
     )
     return setup
+
+
+async def cancel_setup(session: AsyncSession, setup: Setup) -> None:
+    """The setup, those of its stages that are not over, and its account are CANCELLED, for good.
+
+    The setup is live and locked, and AWS was never asked to create its account: the caller has seen to that.
+    """
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    over = (StageStatus.COMPLETED, StageStatus.SKIPPED)
+    cancelled = [stage for stage in (await _stages(session, setup.id)).values() if stage.status not in over]
+    for stage in cancelled:
+        stage.status = StageStatus.CANCELLED
+        stage.next_attempt_at = None
+        stage.finished_at = None if stage.started_at is None else now
+    # A worker may be at work on it: the next write of that one loses its lease, before it could call AWS.
+    setup.lease_token += 1
+    await _finish(session, setup, SetupStatus.CANCELLED)
+    # It would hold its name and e-mail back from the intents of other accounts.
+    await session.execute(delete(CreateIntent).where(CreateIntent.account_id == setup.account_id))
+    await _set_account_status(session, setup, AccountStatus.CANCELLED)
+    # Where the setup stood.
+    await record_event(session, setup, cancelled[0].position)
 
 
 async def wake_waiting(session: AsyncSession, tenancy_id: UUID) -> None:

@@ -111,5 +111,5 @@ async def test_work_stops_when_the_lease_is_lost(
         await world.make_due(setups[0])
         await world.claim(setups[0])
         await executor.idle()
-    assert "another worker carries on" in caplog.text
+    assert "this worker leaves it" in caplog.text
     assert (await world.setup_of_id(setups[0])).lease_token == 2

@@ -203,7 +203,8 @@ class Reference:
     def _lookup(self, table: str, _: Row, by: tuple[str, Any]) -> Row | None:
         name, value = by
         if name == "name":
-            return next((row for row in self._all(table) if lower(row["name"]) == lower(value)), None)
+            found = (row for row in self._all(table) if lower(row["name"]) == lower(value))
+            return next((row for row in found if row.get("status") != "CANCELLED"), None)
         return self._one(table, **{snake_case(name): value})
 
     def _page(self, listing: Listing, parent: Row, page: Page) -> Row:
