@@ -166,12 +166,17 @@ def migrate() -> None:
 @commands.command()
 def recount() -> None:
     """Count the accounts of every type and put right the counters that are wrong. Changes wait, one type at a time."""
-    from server.operations import recount_accounts
+    from server.operations import Recounted, recount_accounts
 
-    wrong = on_database(recount_accounts(settings_for_command()))
-    for each in wrong:
-        click.echo(f"{each.tenancy}  {each.account_type}  had {each.kept}, is {each.counted}")
-    if not wrong:
+    reported = 0
+
+    def report(found: Recounted) -> None:
+        nonlocal reported
+        reported += 1
+        click.echo(f"{found.tenancy}  {found.account_type}  had {found.kept}, is {found.counted}")
+
+    on_database(recount_accounts(settings_for_command(), report))
+    if not reported:
         click.echo("Every counter was right.")
 
 

@@ -79,7 +79,7 @@ async def _try(engine: AsyncEngine, settings: Settings, revision: str) -> str:
         for role, setting in ROLES.items():
             await _ensure_role(connection, role, settings, setting)
         # Every query of a table queues behind a migration that waits for it. PostgreSQL looks for deadlocks after 1 s:
-        # what gives up before is always the migration, never a request.
+        # what gives up before is the migration, and not a request, unless that one has waited longer by then.
         await connection.execute(text("SET LOCAL lock_timeout = '900ms'"))
         return await connection.run_sync(_upgrade, revision)
 

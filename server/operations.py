@@ -1,6 +1,6 @@
 """What the command line does to the database itself, as the role `freehold_worker`."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -74,8 +74,8 @@ class Recounted:
     counted: int
 
 
-async def recount_accounts(settings: Settings) -> list[Recounted]:
-    """Put right the counters of accounts that are wrong; returns those, by tenancy and type.
+async def recount_accounts(settings: Settings, report: Callable[[Recounted], None]) -> None:
+    """Put right the counters of accounts that are wrong, by tenancy and type, and report each as soon as it is.
 
     Each is a transaction of its own, in which whoever creates or moves accounts of that type waits.
     """
@@ -90,8 +90,10 @@ async def recount_accounts(settings: Settings) -> list[Recounted]:
                 .order_by(Tenancy.name, AccountType.name)
             )
         ).all()
-    mended = [await _recount(settings, name, type_id) for name, type_id in differ]
-    return [each for each in mended if each is not None]
+    for name, type_id in differ:
+        mended = await _recount(settings, name, type_id)
+        if mended is not None:
+            report(mended)
 
 
 async def _recount(settings: Settings, tenancy_name: str, type_id: UUID) -> Recounted | None:

@@ -29,7 +29,7 @@ from server.database import transaction
 from server.graphql.errors import UserError, user_error
 from server.graphql.ids import InvalidId, decode
 from server.identity.models import Role
-from server.planner.read import check_permitted
+from server.planner.read import check_payload
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,8 +101,8 @@ class MutationEdge(FieldExtension):
                     f"has the role {viewer.role}.",
                 )
             )
-        # Before anything is written: an answer that the viewer may not read would come after the commit.
-        check_permitted(info)
+        # Before anything is written: what keeps the answer from being read would come to light after the commit.
+        check_payload(info)
         try:
             return await next_(source, info, **kwargs)
         except errors.Refused as refused:

@@ -17,6 +17,8 @@ Headers: TypeAlias = Mapping[bytes, bytes]
 LARGEST_BODY = 1024 * 1024
 # No input takes as many values. Checking each of 200,000 against the schema would stop the server for half a second.
 LARGEST_LIST = 1000
+# What is shown of a key that the client made up.
+LONGEST_NAME = 60
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -98,19 +100,27 @@ def operation_from(message: dict[str, Any]) -> Operation:
     for name in ("variables", "extensions"):
         if not isinstance(message.get(name), dict | None):
             raise BadRequest(f"`{name}` must be an object or null.")
-    _check_lists(message.get("variables"), "variables")
+    _check_lists(message.get("variables"))
     return Operation(query, operation_name, message.get("variables"))
 
 
-def _check_lists(value: object, path: str) -> None:
-    if isinstance(value, dict):
-        for key, each in value.items():
-            _check_lists(each, f"{path}.{key}")
-    elif isinstance(value, list):
-        if len(value) > LARGEST_LIST:
-            raise BadRequest(f"`{path}` has {len(value)} values; a list may have {LARGEST_LIST} at most.")
-        for at, each in enumerate(value):
-            _check_lists(each, f"{path}.{at}")
+def _check_lists(variables: object) -> None:
+    if found := _long_list(variables):
+        path, length = found
+        name = ".".join(("variables", *path))
+        raise BadRequest(f"`{name}` has {length} values; a list may have {LARGEST_LIST} at most.")
+
+
+def _long_list(value: object) -> tuple[tuple[str, ...], int] | None:
+    """Where a list is too long, and its length. The path is made on the way back only: keys may be long."""
+    if isinstance(value, list) and len(value) > LARGEST_LIST:
+        return (), len(value)
+    if not isinstance(value, dict | list):
+        return None
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(each, dict | list) and (found := _long_list(each)):
+            return (str(key)[:LONGEST_NAME], *found[0]), found[1]
+    return None
 
 
 async def read_body(headers: Headers, receive: Receive) -> bytes:

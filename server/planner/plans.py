@@ -83,16 +83,20 @@ class Plans:
             self.size, self._number = _PLAN, 0
             self._first.clear()
         steps, answer = self._first, self._beginning(role, operation.variables.coerced)
+        statement: Statement | None = None
         try:
             statement = compiler.response()
-        except (Unmapped, TooLarge):
-            steps[answer] = None
-            return None
+        except TooLarge:
+            # Other values may have shapes that make it shorter.
+            pass
+        except Unmapped:
+            # Whatever the values.
+            compiler.placeholders.calls.clear()
         for call, shape in compiler.placeholders.calls:
             question = steps.setdefault(answer, _Question(call))
             assert isinstance(question, _Question), "the same answers lead to the same question"
             steps, answer = question.answers, shape
         steps[answer] = statement
         self._number += 1
-        self.size += _PLAN + len(statement.sql)
-        return Planned(statement, compiler.placeholders.answers)
+        self.size += _PLAN + (0 if statement is None else len(statement.sql))
+        return None if statement is None else Planned(statement, compiler.placeholders.answers)

@@ -29,7 +29,7 @@ from server.planner.lists import ListPlan
 from server.planner.mapping import MAPPING
 from server.planner.rows import Selected, Unmapped, source_or_none
 from server.planner.selection import Operation
-from server.planner.statement import TooLarge
+from server.planner.statement import Statement, TooLarge
 from server.planner.verify import verify
 
 T = TypeVar("T")
@@ -45,16 +45,8 @@ async def read_payload(info: strawberry.Info[Any, Any], payload: Callable[..., T
     `ids` are the payload's fields by their Python names; one that is None, or is not selected, is not read.
     """
     raw = info._raw_info
-    compiler, selected = _begin(raw)
-    json_object = JsonObject()
-    for name, key in ids.items():
-        if key is not None:
-
-            def query(found: Selected, key: UUID = key) -> str:
-                return compiler.one(found.target, found, compiler.equals(found.target, {"id": key}))
-
-            json_object.member(name, f"({compiler.along(selected, (name,), query)})")
-    objects = await _fetch(raw.context, compiler, f"select {json_object.end()} as j")
+    compiler, statement = _payload_statement(raw, ids)
+    objects = await _fetch(raw.context, compiler, statement)
     return payload(**{name: ByKey(objects[name]) if name in objects else None for name in ids}, user_errors=[])
 
 
@@ -70,7 +62,8 @@ async def read_list(
     column, position = after
     rows, _ = _rows_after(compiler, selected, _object_type(raw.schema, type_), where, column, [position, limit])
     elements = json_text.array("string_agg('[' || element.n || ',' || element.j || ']', ',')")
-    found = await _fetch(raw.context, compiler, f"select {elements} from ({rows}) element")
+    statement = _statement(compiler, f"select {elements} from ({rows}) element")
+    found = await _fetch(raw.context, compiler, statement)
     return [(key, value) for key, value in found]
 
 
@@ -130,23 +123,34 @@ async def read_number(
     target = _object_type(raw.schema, type_)
     row = compiler.scan(target)
     source = compiler.source(row, compiler.equals(target, where)(row))
-    number: int | None = await _fetch(raw.context, compiler, f"select {row.column(column)}::text {source}")
+    statement = _statement(compiler, f"select {row.column(column)}::text {source}")
+    number: int | None = await _fetch(raw.context, compiler, statement)
     return number
 
 
-def check_permitted(info: strawberry.Info[Any, Any]) -> None:
-    """Raise a located GraphQLError when the viewer may not select a field anywhere below the current one."""
-    compiler, selected = _begin(info._raw_info)
-    _check_below(compiler, selected)
+def check_payload(info: strawberry.Info[Any, Any]) -> None:
+    """Raise a located GraphQLError for whatever would keep a mutation's payload from being read.
+
+    That is a field the viewer may not select, an argument that is wrong, or more than one statement should read.
+    """
+    raw = info._raw_info
+    compiler, selected = _begin(raw)
+    children = compiler.children(selected.target, selected)
+    read = [each for each in children if each.python_name and source_or_none(get_named_type(each.field.type))]
+    _payload_statement(raw, {str(each.python_name): UUID(int=0) for each in read})
 
 
-def _check_below(compiler: Compiler, selected: Selected) -> None:
-    named = get_named_type(selected.field.type)
-    for type_ in compiler.operation.schema.get_possible_types(named) if is_abstract_type(named) else [named]:
-        if is_object_type(type_):
-            for child in compiler.children(type_, selected):
-                if child.name != "__typename":
-                    _check_below(compiler, child)
+def _payload_statement(raw: GraphQLResolveInfo[Any], ids: Mapping[str, UUID | None]) -> tuple[Compiler, Statement]:
+    compiler, selected = _begin(raw)
+    json_object = JsonObject()
+    for name, key in ids.items():
+        if key is not None:
+
+            def query(found: Selected, key: UUID = key) -> str:
+                return compiler.one(found.target, found, compiler.equals(found.target, {"id": key}))
+
+            json_object.member(name, f"({compiler.along(selected, (name,), query)})")
+    return compiler, _statement(compiler, f"select {json_object.end()} as j")
 
 
 def install(schema: GraphQLSchema) -> None:
@@ -174,7 +178,7 @@ def install(schema: GraphQLSchema) -> None:
 async def _read_root(_source: object, info: GraphQLResolveInfo[Any], **_arguments: object) -> Any:
     compiler, selected = _begin(info)
     compiler.permit(selected)
-    return await _fetch(info.context, compiler, compiler.root(selected))
+    return await _fetch(info.context, compiler, _statement(compiler, compiler.root(selected)))
 
 
 def _default_resolver(name: str) -> Callable[..., Any]:
@@ -210,12 +214,15 @@ def _object_type(schema: GraphQLSchema, type_: type) -> GraphQLObjectType:
     return found
 
 
-async def _fetch(context: Context, compiler: Compiler, query: str) -> Any:
+def _statement(compiler: Compiler, query: str) -> Statement:
     try:
-        statement = compiler.statement(query)
+        return compiler.statement(query)
     except TooLarge:
         message = "This asks for more than one statement should read: select fewer fields, or set fewer filters."
         raise GraphQLError(message, extensions={"code": UserErrorCode.VALIDATION.value}) from None
+
+
+async def _fetch(context: Context, compiler: Compiler, statement: Statement) -> Any:
     values = statement.bind(context.viewer, compiler.placeholders.answers)
     text = await context.reader.fetch(context.viewer.tenancy_id, statement.sql, values)
     assert text is not None, "a statement yields one JSON value"

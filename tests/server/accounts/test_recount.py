@@ -3,7 +3,7 @@
 import asyncio
 
 from server.config import Settings
-from server.operations import recount_accounts
+from server.operations import Recounted, recount_accounts
 from tests.server.accounts.test_counts import CREATE, add_type, as_app, counts
 from tests.server.fixtures import NewTenant, Owner, Tenant
 from tests.server.waiting import until
@@ -15,23 +15,29 @@ async def tenancy_name(owner: Owner, tenant: Tenant) -> str:
     return str(await owner.fetchval("SELECT name FROM tenancy WHERE id = $1", tenant.tenancy_id))
 
 
+async def recounted(settings: Settings) -> list[Recounted]:
+    found: list[Recounted] = []
+    await recount_accounts(settings, found.append)
+    return found
+
+
 async def test_what_was_wrong_is_told_by_tenancy_and_type_and_mended(
     owner: Owner, settings: Settings, new_tenant: NewTenant
 ) -> None:
     tenants = [await new_tenant(), await new_tenant()]
     for tenant in tenants:
         await add_type(owner, tenant)
-    assert await recount_accounts(settings) == []
+    assert await recounted(settings) == []
     await owner.execute(WRONG, tenants[0].tenancy_id, 2, "Other")
     await owner.execute(WRONG, tenants[0].tenancy_id, -1, "General")
     await owner.execute(WRONG, tenants[1].tenancy_id, 5, "General")
     names = [await tenancy_name(owner, tenant) for tenant in tenants]
-    found = [(each.tenancy, each.account_type, each.kept, each.counted) for each in await recount_accounts(settings)]
+    found = [(each.tenancy, each.account_type, each.kept, each.counted) for each in await recounted(settings)]
     expected = [(names[0], "General", 0, 1), (names[0], "Other", 2, 0), (names[1], "General", 6, 1)]
     assert found == sorted(expected)
     assert await counts(owner, tenants[0]) == {"General": 1, "Other": 0}
     assert await counts(owner, tenants[1]) == {"General": 1, "Other": 0}
-    assert await recount_accounts(settings) == []
+    assert await recounted(settings) == []
 
 
 async def test_an_account_on_its_way_is_waited_for(owner: Owner, settings: Settings, tenant: Tenant) -> None:
@@ -45,7 +51,7 @@ async def test_an_account_on_its_way_is_waited_for(owner: Owner, settings: Setti
     try:
         async with app.transaction():
             await app.execute(CREATE, tenant.tenancy_id, "", 2)
-            recount = asyncio.create_task(recount_accounts(settings))
+            recount = asyncio.create_task(recounted(settings))
             await until(waits)
         [found] = await recount
         assert (found.kept, found.counted) == (10, 3)

@@ -211,6 +211,30 @@ def test_a_statement_has_an_end() -> None:
     assert sql(query, many) is None
 
 
+def test_values_that_make_a_statement_too_long_take_no_plan_from_others() -> None:
+    documents = Documents(schema._schema)
+    lists = " ".join(f"a{number}: accounts(filter: $f) {{ totalCount nodes {{ id }} }}" for number in range(50))
+    query = f"query($f: AccountFilter) {{ {lists} }}"
+    few, many = ({"f": {"tag": [{"key": str(number)} for number in range(tags)]}} for tags in (1, 10))
+    for variables, planned in ((few, True), (many, False), (few, True)):
+        assert (documents.plan(Operation(query, None, variables), Role.READONLY) is not None) is planned
+
+
+def test_what_has_no_plan_counts_too() -> None:
+    """Every combination of the variables of @skip leads to an answer of its own, also to none."""
+    documents = Documents(schema._schema)
+    names = [f"s{number}" for number in range(10)]
+    fields = " ".join(f"{name}: __typename @skip(if: ${name})" for name in names)
+    query = f"query({' '.join(f'${name}: Boolean!' for name in names)}) {{ {fields} }}"
+    sizes = []
+    for number in range(3 * MOST_PLANS):
+        variables = {name: bool(number >> place & 1) for place, name in enumerate(names)}
+        assert documents.plan(Operation(query, None, variables), Role.READONLY) is None
+        sizes.append(documents.size)
+    assert sizes[MOST_PLANS // 2] > sizes[0]
+    assert max(sizes) == max(sizes[: MOST_PLANS + 1])
+
+
 async def test_a_field_that_is_too_large_says_so(ours: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     """No field of this schema is as large yet within the limits of documents."""
     monkeypatch.setattr("server.planner.statement.LARGEST_STATEMENT", 1000)
