@@ -37,6 +37,11 @@ class Executor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._passed_over: dict[UUID, None] = {}
 
+    @property
+    def free(self) -> int:
+        """How many setups more it would take now."""
+        return 0 if self._closing else self._capacity - self._taken
+
     async def offer(self, setup_id: UUID) -> None:
         """Claim the setup and run it in the background; does nothing when it is not to be had or all slots are taken.
 

@@ -95,7 +95,7 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
                     take_jobs(queue, resources),
                     relay(engine, queue, wake),
                     listen(database_url, wake),
-                    sweep_forever(engine),
+                    sweep_forever(engine, executor),
                 )
             ]
             try:

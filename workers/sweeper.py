@@ -10,7 +10,7 @@ import random
 import time
 from datetime import timedelta
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.account_types.models import AccountType
@@ -20,6 +20,7 @@ from server.idempotency import forget_expired
 from server.jobs import Job, Outbox, enqueue
 from server.outages import Outage
 from server.tenancies.models import Tenancy
+from workers.executor import Executor
 
 TICK_SECONDS = 0.75
 BATCH = 200
@@ -31,11 +32,12 @@ UNIT_AGE_SECONDS = 10
 logger = logging.getLogger(__name__)
 
 
-async def sweep_forever(engine: AsyncEngine) -> None:
-    """Sweep every `TICK_SECONDS` until cancelled."""
+async def sweep_forever(engine: AsyncEngine, executor: Executor) -> None:
+    """Sweep every `TICK_SECONDS` until cancelled; what is due goes to this worker's own executor first."""
     outage = Outage(logger, "Nothing is swept")
     while True:
         try:
+            await take_due_setups(engine, executor)
             async with transaction(engine) as session:
                 await wake_due_setups(session)
                 await wake_missing_units(session)
@@ -49,15 +51,39 @@ async def sweep_forever(engine: AsyncEngine) -> None:
             await asyncio.sleep(TICK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
 
+async def take_due_setups(engine: AsyncEngine, executor: Executor) -> None:
+    """Offer the executor as many setups that are due as it has slots for: nothing on the way is Redis's to lose."""
+    if executor.free <= 0:
+        return
+    due = select(Setup.id).where(*_is_due()).order_by(Setup.next_attempt_at).limit(executor.free)
+    async with transaction(engine) as session:
+        found = list(await session.scalars(due))
+    # Workers that see the same setups begin with others.
+    random.shuffle(found)
+    for setup_id in found:
+        await executor.offer(setup_id)
+
+
+def _is_due() -> tuple[ColumnElement[bool], ...]:
+    """Live, its time has come, and nobody holds it."""
+    now = func.now()
+    return (
+        Setup.status.in_(LIVE),
+        Setup.next_attempt_at <= now,
+        or_(Setup.lease_until.is_(None), Setup.lease_until < now),
+    )
+
+
 async def wake_due_setups(session: AsyncSession) -> int:
-    """Send a wake-up for every setup that is due, held by nobody, and not just woken; returns how many."""
+    """Send a wake-up for every setup that is due, held by nobody, and not just woken; returns how many.
+
+    This is for those that found no slot in the worker that sweeps.
+    """
     now = func.now()
     due = (
         select(Setup.id)
         .where(
-            Setup.status.in_(LIVE),
-            Setup.next_attempt_at <= now,
-            or_(Setup.lease_until.is_(None), Setup.lease_until < now),
+            *_is_due(),
             # The transaction that requested a setup sent its first wake-up.
             or_(
                 func.coalesce(Setup.hinted_at, Setup.requested_at) < now - HINT_AGE,

@@ -12,7 +12,9 @@ from server.jobs import Job, Outbox
 from tests.server.waiting import until
 from tests.workers.world import World
 from workers.assurance.units import create_unit_of_type
-from workers.sweeper import sweep_forever, wake_due_setups, wake_missing_units
+from workers.executor import Executor
+from workers.lease import Lease
+from workers.sweeper import sweep_forever, take_due_setups, wake_due_setups, wake_missing_units
 
 
 async def sweep(world: World, setup_id: UUID) -> list[str]:
@@ -40,6 +42,38 @@ async def test_a_setup_whose_wake_up_was_lost_is_woken_again(world: World, team:
     assert await sweep(world, setup_id) == []
     await age(world, setup_id, 5)
     assert await sweep(world, setup_id) == [f"run_setup:{setup_id}:0.2"]
+
+
+async def never(lease: Lease) -> None:
+    raise AssertionError(f"setup {lease.setup_id} was claimed")
+
+
+async def test_what_is_due_is_taken_without_redis_as_far_as_there_are_slots(world: World, team: UUID) -> None:
+    """A worker that finds a setup of a dead one need not send it to itself by way of the queue."""
+    setups = [(await world.request(f"Taken {number}", team))[1] for number in range(3)]
+    held = await world.claim(setups[0])
+    for setup_id in setups:
+        # Longer than anything else that is due.
+        await age(world, setup_id, 86_400)
+    begun: asyncio.Queue[UUID] = asyncio.Queue()
+
+    async def work(lease: Lease) -> None:
+        begun.put_nowait(lease.setup_id)
+        await asyncio.get_running_loop().create_future()
+
+    executor = Executor(world.engine, 2, work)
+    try:
+        await take_due_setups(world.engine, executor)
+        async with asyncio.timeout(5):
+            assert {await begun.get(), await begun.get()} == set(setups[1:])
+        assert executor.free == 0
+        await take_due_setups(world.engine, executor)
+        assert begun.empty()
+        held.check()
+    finally:
+        executor.wind_down()
+        assert executor.free == 0
+        await executor.close()
 
 
 async def test_a_waiting_setup_is_woken_when_its_time_comes(world: World, team: UUID) -> None:
@@ -100,7 +134,7 @@ async def test_idempotency_keys_are_swept_when_they_have_expired(world: World) -
                     tenancy_id=world.tenancy_id, key=key, mutation="m", digest=b"", created_at=func.now() - age
                 )
             )
-    sweeping = asyncio.create_task(sweep_forever(world.engine))
+    sweeping = asyncio.create_task(sweep_forever(world.engine, Executor(world.engine, 0, never)))
     await until(swept)
     sweeping.cancel()
     assert await left() == {"kept"}
