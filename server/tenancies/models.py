@@ -1,8 +1,10 @@
 """Tables of a tenancy: one customer of an installation, which is one AWS Organization."""
 
+from datetime import datetime
 from enum import StrEnum
+from uuid import UUID
 
-from sqlalchemy import Text, UniqueConstraint
+from sqlalchemy import ForeignKey, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -42,3 +44,13 @@ class Tenancy(Base):
     workloads_ou_id: Mapped[str | None]
     suspended_ou_id: Mapped[str | None]
     created_at: Mapped[Now]
+
+
+class OrganizationTurn(Base):
+    """Which worker may change the organization of a tenancy, and until when."""
+
+    __tablename__ = "organization_turn"
+
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"), primary_key=True)
+    holder: Mapped[UUID]
+    until: Mapped[datetime]

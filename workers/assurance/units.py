@@ -11,6 +11,7 @@ from server.database import transaction
 from server.tenancies.models import Tenancy
 from workers.assurance.run import Run
 from workers.aws.session import Aws
+from workers.aws.turns import organization_turn
 
 PERMISSIONS = ("organizations:CreateOrganizationalUnit", "organizations:ListOrganizationalUnitsForParent")
 
@@ -25,10 +26,10 @@ async def find_units(aws: Aws, tenancy: Tenancy, parent_id: str) -> dict[str, st
         return {unit["Name"]: unit["Id"] async for page in pages for unit in page["OrganizationalUnits"]}
 
 
-async def make_unit(aws: Aws, tenancy: Tenancy, parent_id: str, name: str) -> str:
+async def make_unit(engine: AsyncEngine, aws: Aws, tenancy: Tenancy, parent_id: str, name: str) -> str:
     """The id of the unit of that name below the parent, which is made if it is missing."""
     async with (
-        aws.organization_writes[tenancy.id],
+        organization_turn(engine, aws, tenancy.id),
         aws.client("organizations", tenancy.home_region) as organizations,
     ):
         try:
@@ -52,7 +53,7 @@ async def make_missing_units(run: Run) -> None:
     """Find or make the tenancy's units that are not there, and remember their ids."""
     assert run.tenancy.aws_root_id is not None, "an earlier stage has stored it"
     made = {
-        column: await make_unit(run.aws, run.tenancy, run.tenancy.aws_root_id, name)
+        column: await make_unit(run.engine, run.aws, run.tenancy, run.tenancy.aws_root_id, name)
         for name, column in (await missing_units(run)).items()
     }
     if not made:
@@ -95,6 +96,6 @@ async def create_unit_of_type(engine: AsyncEngine, aws: Aws, account_type_id: UU
         row = (await session.execute(rows)).one_or_none()
     if row is None or row.Tenancy.workloads_ou_id is None:
         return
-    unit_id = await make_unit(aws, row.Tenancy, row.Tenancy.workloads_ou_id, row.AccountType.name)
+    unit_id = await make_unit(engine, aws, row.Tenancy, row.Tenancy.workloads_ou_id, row.AccountType.name)
     async with transaction(engine) as session:
         await remember_unit(session, row.AccountType, unit_id)

@@ -111,8 +111,8 @@ class _Lender:
 class Aws:
     """Clients and assumed roles. Raises ConfigurationError when simulator mode has no endpoint.
 
-    `organization_writes` serialises what changes one organization: AWS answers concurrent changes with
-    ConcurrentModificationException. `creations` bounds the accounts of one organization that are being created.
+    `organization_writes` lets one setup of this process at a time wait for its turn at an organization (see
+    `turns.py`). `creations` bounds the accounts of one organization that are being created.
     """
 
     def __init__(self, settings: Settings) -> None:

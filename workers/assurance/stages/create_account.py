@@ -23,6 +23,7 @@ from workers.assurance.stage import Finding, Stage, StageStopped, finding, wait
 from workers.assurance.tenancy import initializing
 from workers.aws.errors import explain, explain_failure, is_outcome_unknown
 from workers.aws.session import CONCURRENT_CREATIONS, CONNECT_SECONDS, ONCE_READ_SECONDS
+from workers.aws.turns import organization_turn
 
 # For so long a call whose answer was lost may still reach AWS, or its account not show in AWS's lists.
 QUARANTINE_SECONDS = 20.0
@@ -91,7 +92,7 @@ async def _reconcile(run: Run, intent: CreateIntent) -> CreateIntent:
 
 async def _call(run: Run, intent: CreateIntent) -> CreateIntent:
     async with (
-        run.aws.organization_writes[run.tenancy.id],
+        organization_turn(run.engine, run.aws, run.tenancy.id),
         run.aws.client("organizations", run.tenancy.home_region, once=True) as organizations,
     ):
         await run.lease.renew()

@@ -9,6 +9,7 @@ from server.accounts.models import Account, AccountRole
 from server.tenancies.models import Tenancy
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, ask, finding
+from workers.aws.turns import organization_turn
 
 if TYPE_CHECKING:
     from types_aiobotocore_organizations import OrganizationsClient
@@ -73,7 +74,7 @@ async def _create(run: Run, organizations: "OrganizationsClient") -> "Organizati
             f"The organization {run.tenancy.aws_organization_id} of this tenancy is gone, or the worker's credentials "
             "belong to another account. Correct the credentials and retry the setup.",
         )
-    async with run.aws.organization_writes[run.tenancy.id]:
+    async with organization_turn(run.engine, run.aws, run.tenancy.id):
         try:
             return (await organizations.create_organization(FeatureSet="ALL"))["Organization"]
         except organizations.exceptions.AlreadyInOrganizationException:

@@ -8,6 +8,7 @@ from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, StageStopped, cis, finding, wait
 from workers.assurance.tenancy import initializing
 from workers.assurance.units import PERMISSIONS, make_missing_units, make_unit, remember_unit
+from workers.aws.turns import organization_turn
 
 if TYPE_CHECKING:
     from types_aiobotocore_organizations import OrganizationsClient
@@ -44,7 +45,7 @@ async def apply(run: Run) -> None:
 
 
 async def _move(run: Run, organizations: "OrganizationsClient", unit_id: str) -> None:
-    async with run.aws.organization_writes[run.tenancy.id]:
+    async with organization_turn(run.engine, run.aws, run.tenancy.id):
         parent = await _parent(run)
         if parent != unit_id:
             await organizations.move_account(
@@ -58,7 +59,7 @@ async def _make_unit(run: Run, account_type: AccountType) -> str:
         raise initializing(run.tenancy)
     async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
         try:
-            unit_id = await make_unit(run.aws, run.tenancy, workloads, account_type.name)
+            unit_id = await make_unit(run.engine, run.aws, run.tenancy, workloads, account_type.name)
         except organizations.exceptions.ParentNotFoundException as error:
             await make_missing_units(run)
             raise _unit_gone("Workloads", workloads) from error

@@ -6,6 +6,7 @@ from typing import Final
 from server.accounts.models import AccountRole
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, finding
+from workers.aws.turns import organization_turn
 
 POLICY_TYPE: Final = "SERVICE_CONTROL_POLICY"
 
@@ -26,7 +27,7 @@ async def check(run: Run) -> Sequence[Finding]:
 async def apply(run: Run) -> None:
     assert run.tenancy.aws_root_id is not None, "the stage before has stored it"
     async with (
-        run.aws.organization_writes[run.tenancy.id],
+        organization_turn(run.engine, run.aws, run.tenancy.id),
         run.aws.client("organizations", run.tenancy.home_region) as organizations,
     ):
         try:
