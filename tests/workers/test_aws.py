@@ -117,6 +117,18 @@ async def test_a_role_is_assumed_once_and_again_when_it_has_expired(world: World
         assert await aws.assume(number, "us-east-1") != first
 
 
+async def test_only_the_latest_roles_are_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "KEPT_ROLES", 1)
+    roles = (AccountRole.SECURITY, AccountRole.LOGGING)
+    first, second = [(await world.account_in_role(role)).aws_account_id for role in roles]
+    assert first is not None
+    assert second is not None
+    async with Aws(world.settings) as aws:
+        for number in (first, first, second, first):
+            await aws.assume(number, "us-east-1")
+    assert world.proxy.calls["AssumeRole"] == 3
+
+
 async def test_expired_credentials_are_replaced(world: World, hardened: UUID) -> None:
     setup_id = await world.reassure(hardened)
     world.proxy.fail("ListAccountAliases", refuse("ExpiredToken", 403))

@@ -16,12 +16,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import aioboto3
 from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
+from cachetools import LRUCache
 
 from server.config import SIMULATOR_CREDENTIALS, AwsMode, Settings
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 ROLE = "OrganizationAccountAccessRole"
 ROLE_SESSION = "freehold"
 RENEW_BEFORE = timedelta(minutes=5)
+# As many setups as a worker may run side by side: what was not needed for longer is assumed anew.
+KEPT_ROLES = 500
 
 # AWS allows five account creations at a time in one organization.
 CONCURRENT_CREATIONS = 5
@@ -138,8 +142,9 @@ class Aws:
         self._clients: dict[_Key, Any] = {}
         self._resources = AsyncExitStack()
         self._opening = asyncio.Lock()
-        self._assumed: dict[str, Credentials] = {}
-        self._assuming: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._assumed: LRUCache[str, Credentials] = LRUCache(KEPT_ROLES)
+        # A lock lives for as long as somebody has it in hand.
+        self._assuming: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.organization_writes: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.creations: defaultdict[UUID, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(CONCURRENT_CREATIONS)
@@ -203,7 +208,7 @@ class Aws:
 
     async def assume(self, account_id: str, region: str) -> Credentials:
         """Credentials of the role in a member account, from the cache until shortly before they expire."""
-        async with self._assuming[account_id]:
+        async with self._assuming.setdefault(account_id, asyncio.Lock()):
             known = self._assumed.get(account_id)
             if known is not None and known.expires - RENEW_BEFORE > datetime.now(UTC):
                 return known
