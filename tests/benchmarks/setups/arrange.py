@@ -23,6 +23,7 @@ from tests.chaos.clients import Api
 T = TypeVar("T")
 
 TENANCY = "benchmark"
+HOME = "us-east-1"
 ACCOUNTS = "{ accounts { nodes { id } } }"
 
 
@@ -67,7 +68,8 @@ async def running(workers: int, regions: int) -> AsyncIterator[Running]:
             name=TENANCY,
             email_template=EMAIL_TEMPLATE,
             security_contact=SECURITY_CONTACT,
-            regions=DEFAULT_REGIONS[:regions],
+            home_region=HOME,
+            regions=sorted(DEFAULT_REGIONS, key=lambda region: region != HOME)[:regions],
         )
         api = Api(
             [f"http://{settings.host}:{settings.port}"], await issue_token(settings, TENANCY, "benchmark", "ADMIN")
