@@ -11,6 +11,7 @@ outside AWS, own     of the time in which a setup was under way, the share in wh
                      of the setups. It waits then for Freehold, or for its turn among the five accounts that AWS creates
                      at a time. Waiting for the simulator to answer others first counts as being in a call
 under way            setups that a worker has taken up and that are not ACTIVE yet
+waits                how often a stage waited, so that its setup gave its slot up until the next attempt
 """
 
 import argparse
@@ -35,6 +36,7 @@ ROWS = {
     "own_outside_aws": "outside AWS, own",
     "under_way_mean": "under way, mean",
     "under_way_most": "under way, most",
+    "waits": "waits, of all",
     "aws_under_way_mean": "calls under way, mean",
     "aws_calls": "calls to AWS",
     "median_s": "one setup, median s",

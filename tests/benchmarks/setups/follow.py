@@ -33,6 +33,8 @@ class Followed:
     begun: float
     ended: float
     aws_account_id: str | None
+    # How often a stage had to wait, so that the setup gave its slot up for a while.
+    waits: int
     # None for an account that is ACTIVE, otherwise why it is not.
     error: str | None
 
@@ -54,14 +56,15 @@ async def _follow_one(session: Any, account: str) -> Followed:
     document = gql(FOLLOW)
     document.variable_values = {"id": account}
     stamps: list[float] = []
-    begun = None
+    begun, waits = None, 0
     async for result in session.subscribe(document):
         event = result["accountSetup"]
         stamps.append(datetime.fromisoformat(event["at"]).timestamp())
         if begun is None and event["stage"] is not None:
             begun = stamps[-1]
+        waits += event["stage"] is not None and event["stage"]["status"] == "WAITING"
         status = event["account"]["status"]
         if status in ("ACTIVE", "ERROR"):
             error = None if status == "ACTIVE" else str(event["stage"])
-            return Followed(stamps[0], begun or stamps[0], stamps[-1], event["account"]["awsAccountId"], error)
+            return Followed(stamps[0], begun or stamps[0], stamps[-1], event["account"]["awsAccountId"], waits, error)
     raise AssertionError(f"the events of {account} ended before its setup did")

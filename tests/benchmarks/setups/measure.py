@@ -3,7 +3,6 @@
 import asyncio
 import statistics
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -23,7 +22,6 @@ class Batch:
     followed: list[Followed]
     calls: list[Span]
     calls_of: list[list[Span]]
-    operations: Counter[str]
     before: list[float]
     after: list[float]
 
@@ -48,6 +46,7 @@ class Batch:
             "own_outside_aws": round(statistics.median(outside), 3),
             "under_way_mean": round(sum(end - begin for begin, end in under_way) / wall, 1),
             "under_way_most": most_at_once(under_way),
+            "waits": sum(each.waits for each in self.followed),
             "aws_under_way_mean": round(sum(end - begin for begin, end in self.calls) / wall, 1),
             "aws_calls": len(self.calls),
             "median_s": round(statistics.median(own), 2),
@@ -75,7 +74,6 @@ async def create_at_once(running: Running, names: Iterable[str]) -> Batch:
         followed,
         [(call.began, call.ended) for call in calls],
         of,
-        Counter(call.operation for call in calls),
         before,
         after,
     )

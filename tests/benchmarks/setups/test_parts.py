@@ -1,7 +1,6 @@
 """The benchmark's own instruments."""
 
 import json
-from collections import Counter
 
 import pytest
 from aiohttp import ClientSession, web
@@ -35,8 +34,8 @@ def test_spans_are_counted_where_they_lie_beside_each_other() -> None:
 
 
 def test_a_setup_is_outside_while_the_calls_of_others_are_under_way() -> None:
-    followed = [Followed(0, 2, 10, ACCOUNT, None), Followed(0, 0, 4, "222222222222", None)]
-    batch = Batch(0, followed, [(2, 6), (1, 3)], [[(2, 6)], [(1, 3)]], Counter(), [100.0], [101.0])
+    followed = [Followed(0, 2, 10, ACCOUNT, 0, None), Followed(0, 0, 4, "222222222222", 0, None)]
+    batch = Batch(0, followed, [(2, 6), (1, 3)], [[(2, 6)], [(1, 3)]], [100.0], [101.0])
     figures = batch.figures()
     assert figures["wall_outside_aws"] == 0.5
     # Of 8 seconds 4, of 4 seconds 2.
