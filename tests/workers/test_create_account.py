@@ -124,6 +124,7 @@ async def test_killed_after_the_call_the_next_worker_finds_the_request(world: Wo
     account_id, setup_id, email = await requested(world, team, "Killed after")
     async with world.holding(setup_id) as run:
         called = await create_account._call(run, await create_account._declare(run))
+    assert called is not None
     await world.set_intent(account_id, state=IntentState.CALLING, request_id=None)
     await world.complete(setup_id)
     await is_done(world, account_id, email)
@@ -255,6 +256,7 @@ async def test_a_request_that_aws_does_not_show_is_not_repeated(world: World, te
     account_id, setup_id, email = await requested(world, team, f"Not shown for {seconds} s")
     async with world.holding(setup_id) as run:
         called = await create_account._call(run, await create_account._declare(run))
+    assert called is not None
     await world.set_intent(account_id, called_at=datetime.now(UTC) - timedelta(seconds=seconds))
     world.proxy.fail("DescribeCreateAccountStatus", refuse("CreateAccountStatusNotFoundException"))
     await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
@@ -355,24 +357,6 @@ async def test_a_constraint_is_told_by_its_reason(world: World, team: UUID) -> N
     reason = "ACCOUNT_NUMBER_LIMIT_EXCEEDED"
     world.proxy.fail("CreateAccount", refuse("ConstraintViolationException", Reason=reason))
     assert "AWS Support" in await fails(world, setup_id, reason, StageErrorClass.NEEDS_PERSON)
-
-
-async def test_five_accounts_at_a_time_are_being_created_whoever_does_it(world: World, team: UUID) -> None:
-    """Other workers are at work on five; this one waits its turn."""
-    others = [await requested(world, team, f"In creation {number}") for number in range(5)]
-    for account_id, setup_id, _ in others:
-        async with world.holding(setup_id) as run:
-            await create_account._declare(run)
-        await world.set_intent(account_id, state=IntentState.REQUESTED, request_id=REQUEST)
-    account_id, setup_id, email = await requested(world, team, "In line")
-    await waits(world, setup_id, "CREATE_ACCOUNT_QUEUED")
-    assert world.proxy.calls["CreateAccount"] == 0
-    assert (await world.intent(account_id)).state is IntentState.INTENT
-    await world.set_intent(others[0][0], state=IntentState.FAILED)
-    await world.complete(setup_id)
-    await is_done(world, account_id, email)
-    for other, _, _ in others:
-        await world.set_intent(other, state=IntentState.FAILED)
 
 
 async def test_before_there_is_an_organization_the_setup_waits(world: World, team: UUID) -> None:

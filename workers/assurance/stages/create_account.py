@@ -33,7 +33,8 @@ CALL_SECONDS = float(CONNECT_SECONDS + ONCE_READ_SECONDS)
 # How long to ask for the outcome before the setup waits, and how often: AWS takes from seconds to minutes.
 ASK_SECONDS = 45.0
 FIRST_ASK_SECONDS, LONGEST_ASK_SECONDS, ASK_AGAIN_SECONDS = 0.2, 3.0, 5.0
-SLOT_SECONDS = 2.0
+# How long to wait for a turn, while the worker's other setups wait behind, and how often to look.
+TURN_SECONDS, SLOT_SECONDS = 45.0, 2.0
 FIRST_LOOK_SECONDS = 2.0
 
 
@@ -50,7 +51,7 @@ async def apply(run: Run) -> None:
         if intent.state is IntentState.CALLING:
             intent = await _reconcile(run, intent)
         if intent.state is IntentState.INTENT:
-            intent = await _call(run, intent)
+            intent = await _call_in_turn(run, intent)
         if intent.state is IntentState.REQUESTED:
             await _await_outcome(run, intent)
 
@@ -90,14 +91,34 @@ async def _reconcile(run: Run, intent: CreateIntent) -> CreateIntent:
     return await _set_aside(run, IntentState.INTENT)
 
 
-async def _call(run: Run, intent: CreateIntent) -> CreateIntent:
+async def _call_in_turn(run: Run, intent: CreateIntent) -> CreateIntent:
+    """Call as soon as AWS would take one more; raises StageStopped when that takes long.
+
+    A setup that came back every two seconds would be claimed, and tell two events, each time, and all that are queued
+    would: here no more setups of a worker look than it could call for.
+    """
+    until = time.monotonic() + TURN_SECONDS
+    while (called := await _call(run, intent)) is None:
+        if run.lease.wanted_back or time.monotonic() >= until:
+            raise wait(
+                "CREATE_ACCOUNT_QUEUED",
+                f"AWS creates {CONCURRENT_CREATIONS} accounts of an organization at a time; this one is next.",
+                SLOT_SECONDS,
+            )
+        await asyncio.sleep(SLOT_SECONDS)
+    return called
+
+
+async def _call(run: Run, intent: CreateIntent) -> CreateIntent | None:
+    """None, and no call, while AWS creates as many accounts as it takes at a time."""
     async with (
         organization_turn(run.engine, run.aws, run.tenancy.id),
         run.aws.client("organizations", run.tenancy.home_region, once=True) as organizations,
     ):
         await run.lease.renew()
         async with run.write() as session:
-            await _take_slot(session, run)
+            if not await _take_slot(session, run):
+                return None
             intent = await _mine(session, run)
             intent.state, intent.calls = IntentState.CALLING, intent.calls + 1
             intent.called_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
@@ -211,9 +232,9 @@ async def _mine(session: AsyncSession, run: Run) -> CreateIntent:
     return await session.get_one(CreateIntent, run.account.id)
 
 
-async def _take_slot(session: AsyncSession, run: Run) -> None:
-    """Count the creations under way in the organization, by whatever worker; raises StageStopped when AWS's limit is
-    reached (AWS Organizations User Guide, "Quotas": concurrent account creations).
+async def _take_slot(session: AsyncSession, run: Run) -> bool:
+    """Whether the creations under way in the organization, by whatever worker, are fewer than AWS allows (AWS
+    Organizations User Guide, "Quotas": concurrent account creations); nobody else counts until the commit.
     """
     await session.scalars(select(Tenancy).where(Tenancy.id == run.tenancy.id).with_for_update(key_share=True))
     at_work = exists().where(Setup.account_id == CreateIntent.account_id, Setup.status.in_(LIVE))
@@ -225,12 +246,7 @@ async def _take_slot(session: AsyncSession, run: Run) -> None:
             at_work,
         )
     )
-    if (under_way or 0) >= CONCURRENT_CREATIONS:
-        raise wait(
-            "CREATE_ACCOUNT_QUEUED",
-            f"AWS creates {CONCURRENT_CREATIONS} accounts of an organization at a time; this one is next.",
-            SLOT_SECONDS,
-        )
+    return (under_way or 0) < CONCURRENT_CREATIONS
 
 
 async def _age(run: Run, intent: CreateIntent) -> float:
