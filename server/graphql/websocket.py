@@ -152,6 +152,8 @@ class Handler(BaseGraphQLTransportWSHandler[Any, None]):
         try:
             await self.view.groups.join(feed, plan, member).catch_up(member, self.websocket.send_text)
         except WebSocketDisconnected:
+            # What is done with the operation then does not come to its member.
+            member.leave()
             raise
         except Exception:
             # The ordinary executor says what is wrong with an event, and where.

@@ -97,3 +97,15 @@ async def test_a_slow_client_that_catches_up_is_waited_for(served: Served, tenan
         await write_large_event(owner, tenant)
         await receive(client)
         assert await asyncio.wait_for(numbers(slow, 41), 10) == list(range(1, 42))
+
+
+async def test_a_client_that_goes_away_while_it_catches_up_is_forgotten(
+    served: Served, tenant: Tenant, owner: Owner
+) -> None:
+    for _ in range(40):
+        await write_large_event(owner, tenant)
+    async with not_reading(served, tenant) as slow:
+        await receive(slow)
+        # The server waits for it to take more.
+        slow.transport.abort()
+        await joined(served, 0, 0)
