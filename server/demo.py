@@ -86,7 +86,8 @@ class Followed:
             )
         self.sequence = event["sequence"]
         self.status = event["account"]["status"]
-        self.setup_status = event["setup"]["status"]
+        # A foundation account is there before its first setup.
+        self.setup_status = event["setup"]["status"] if event["setup"] is not None else ""
         self.aws_account_id = event["account"]["awsAccountId"]
         if event["stage"] is not None:
             self.stages[event["stage"]["name"]] = event["stage"]
@@ -138,6 +139,8 @@ class Screen:
         self.progress.stop()
 
     def show(self, account: Followed, event: Event) -> None:
+        if event["setup"] is None:
+            return
         total = len(event["setup"]["stages"])
         bar = self.bars.get(account.id)
         if bar is None:
@@ -182,7 +185,7 @@ class Lines:
                 "sequence": event["sequence"],
                 "at": event["at"],
                 "accountStatus": account.status,
-                "setupStatus": event["setup"]["status"],
+                "setupStatus": account.setup_status or None,
                 "stage": stage.get("name"),
                 "stageStatus": stage.get("status"),
                 "attempts": stage.get("attempts"),

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from server.database import Base, Now
 
 OUTBOX_CHANNEL = "freehold_outbox"
+# A notification here names the tenancy and the account of an event, `<uuid> <uuid>`.
 EVENT_CHANNEL = "freehold_event"
 
 

@@ -2,7 +2,7 @@
 
 from server.account_types.models import AccountType
 from server.accounts.models import Account, Tag
-from server.assurance.models import CreateIntent, Event, Setup, Stage, StageDefinition
+from server.assurance.models import CreateIntent, Event, EventCounter, Setup, Stage, StageDefinition
 from server.database import Base
 from server.idempotency import IdempotencyKey
 from server.identity.models import ApiToken
@@ -17,6 +17,7 @@ __all__ = [
     "Base",
     "CreateIntent",
     "Event",
+    "EventCounter",
     "IdempotencyKey",
     "Outbox",
     "Policy",

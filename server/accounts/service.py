@@ -119,8 +119,8 @@ async def change_account(
     email: str | None = None,
     account_type: AccountType | None = None,
     tags: Sequence[TagValue] | None = None,
-) -> bool:
-    """Change what is given of an account in the database. Returns whether AWS has to follow.
+) -> set[str]:
+    """Change what is given of an account in the database. Returns what now differs: columns, and `tags`.
 
     Raises Refused with every fault of the input; PROTECTED when a foundation account would move, or a cancelled change.
     """
@@ -165,12 +165,12 @@ async def change_account(
     changed = {key: value for key, value in wanted.items() if value is not None and value != getattr(account, key)}
     for key, value in changed.items():
         setattr(account, key, value)
-    if tags is not None:
-        await session.execute(delete(Tag).where(Tag.tenancy_id == account.tenancy_id, Tag.account_id == account.id))
-        _add_tags(session, account, tags)
+    what = set(changed)
+    if tags is not None and await _replace_tags(session, account, tags):
         account.updated_at = (await session.execute(select(func.now()))).scalar_one()
+        what.add("tags")
     await session.flush()
-    return bool(changed)
+    return what
 
 
 async def derive_alias(session: AsyncSession, tenancy_id: UUID, name: str, account_id: UUID) -> str:
@@ -228,6 +228,17 @@ def _add_tags(session: AsyncSession, account: Account, tags: Sequence[TagValue])
     session.add_all(
         Tag(tenancy_id=account.tenancy_id, account_id=account.id, key=tag.key, value=tag.value) for tag in tags
     )
+
+
+async def _replace_tags(session: AsyncSession, account: Account, tags: Sequence[TagValue]) -> bool:
+    """Give the account these tags instead of its own; False when they are the same."""
+    own = (Tag.tenancy_id == account.tenancy_id, Tag.account_id == account.id)
+    present = {row.key: row.value for row in await session.execute(select(Tag.key, Tag.value).where(*own))}
+    if present == {tag.key: tag.value for tag in tags}:
+        return False
+    await session.execute(delete(Tag).where(*own))
+    _add_tags(session, account, tags)
+    return True
 
 
 def _invalid(message: str, *field: str) -> UserError:

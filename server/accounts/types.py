@@ -104,6 +104,9 @@ class Account(Node):
     created_at: datetime
     created_by: Actor = embedded("created_by_")
     updated_at: datetime
+    last_sequence: int = column(
+        "last_seq", description="The number of its last event in `accountSetup` and `accountsChanged`; 0 before any."
+    )
 
 
 @strawberry.input(one_of=True, description="Which account.")

@@ -9,7 +9,7 @@ from server.account_types.service import FOUNDATION, MANAGEMENT, create_account_
 from server.accounts.models import Account, AccountOrigin, AccountRole, AccountStatus
 from server.accounts.service import SYSTEM, add_account
 from server.assurance.models import Setup, SetupKind
-from server.assurance.service import begin_setup
+from server.assurance.service import begin_setup, record_change
 from server.tenancies.models import Tenancy
 
 
@@ -33,7 +33,8 @@ async def bootstrap_tenancy(session: AsyncSession, tenancy: Tenancy) -> Account:
     management.status = AccountStatus.ONBOARDING
     # Added now, so that nobody takes their names; in AWS they are made when there is an organization.
     for role, name in ((AccountRole.SECURITY, "Security"), (AccountRole.LOGGING, "Logging")):
-        await add_account(session, SYSTEM, tenancy, foundation, name=name, role=role)
+        account = await add_account(session, SYSTEM, tenancy, foundation, name=name, role=role)
+        await record_change(session, account, None)
     await begin_setup(session, management, SetupKind.ONBOARD)
     return management
 

@@ -134,18 +134,33 @@ class Stage(Base):
 
 
 class Event(Base):
-    """One change of a setup, with the rows as they were then: a replay shows what a subscriber of the time saw."""
+    """One change of an account or its setup, with the rows as they were then: a replay shows what was seen live."""
 
     __tablename__ = "event"
-    __table_args__ = (ForeignKeyConstraint(["tenancy_id", "account_id"], ["account.tenancy_id", "account.id"]),)
+    __table_args__ = (
+        UniqueConstraint("tenancy_id", "position"),
+        ForeignKeyConstraint(["tenancy_id", "account_id"], ["account.tenancy_id", "account.id"]),
+    )
 
     account_id: Mapped[UUID] = mapped_column(primary_key=True)
     sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
     at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    # Among all events of the tenancy, in the order of their commits and without a gap; a trigger sets it at the commit.
+    position: Mapped[int | None]
     account: Mapped[dict[str, Any]] = mapped_column(JSONB())
-    setup: Mapped[dict[str, Any]] = mapped_column(JSONB())
+    # The account's latest; null while it has had none.
+    setup: Mapped[dict[str, Any] | None] = mapped_column(JSONB())
     stage: Mapped[dict[str, Any] | None] = mapped_column(JSONB())
+
+
+class EventCounter(Base):
+    """How many events a tenancy has: a row of its own, as every insert locks the tenancy's. Written by the trigger."""
+
+    __tablename__ = "event_counter"
+
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"), primary_key=True)
+    last_position: Mapped[int]
 
 
 class CreateIntent(Base):

@@ -14,7 +14,14 @@ from server.accounts import service as accounts
 from server.accounts.models import Account, AccountRole
 from server.accounts.service import Actor, TagValue
 from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, SetupKind
-from server.assurance.service import begin_setup, cancel_setup, lock_latest_setup, retry_setup, setup_in_progress
+from server.assurance.service import (
+    begin_setup,
+    cancel_setup,
+    lock_latest_setup,
+    record_change,
+    retry_setup,
+    setup_in_progress,
+)
 from server.errors import UserError, UserErrorCode, refuse
 from server.idempotency import IdempotencyKey, Request, once
 from server.tenancies.models import Tenancy
@@ -86,13 +93,16 @@ async def update_account(
     account_type = None if account_type_id is None else await _account_type(session, tenancy_id, account_type_id)
     if email is not None:
         await _check_email_open(session, account)
-    if await accounts.change_account(
+    changed = await accounts.change_account(
         session, account, name=name, alias=alias, email=email, account_type=account_type, tags=tags
-    ):
-        if latest is not None and latest.status in LIVE:
-            raise setup_in_progress(account)
-        if account.aws_account_id is not None:
-            await begin_setup(session, account, SetupKind.REASSURE)
+    )
+    aws_differs = bool(changed - {"tags"})
+    if aws_differs and latest is not None and latest.status in LIVE:
+        raise setup_in_progress(account)
+    if aws_differs and account.aws_account_id is not None:
+        await begin_setup(session, account, SetupKind.REASSURE)
+    elif changed:
+        await record_change(session, account, latest)
     return account.id
 
 

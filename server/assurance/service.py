@@ -95,6 +95,17 @@ async def record_event(session: AsyncSession, setup: Setup, position: int | None
 
     The row lock on the account makes the numbers gapless and equal to commit order. Returns the number.
     """
+    return await _record(session, setup.tenancy_id, setup.account_id, setup.id, position)
+
+
+async def record_change(session: AsyncSession, account: Account, latest: Setup | None) -> int:
+    """Write the account's next event, of a change that no setup has a part in; `latest` is its latest setup, if any."""
+    return await _record(session, account.tenancy_id, account.id, None if latest is None else latest.id, None)
+
+
+async def _record(
+    session: AsyncSession, tenancy_id: UUID, account_id: UUID, setup_id: UUID | None, position: int | None
+) -> int:
     await session.flush()
     sequence: int = (
         await session.execute(
@@ -107,20 +118,15 @@ async def record_event(session: AsyncSession, setup: Setup, position: int | None
                 INSERT INTO event (account_id, sequence, tenancy_id, account, setup, stage)
                 SELECT numbered.id, numbered.last_seq, numbered.tenancy_id, to_jsonb(numbered), to_jsonb(setup),
                        (SELECT to_jsonb(stage) FROM stage WHERE setup_id = setup.id AND position = :position)
-                FROM numbered JOIN setup ON setup.tenancy_id = numbered.tenancy_id AND setup.id = :setup
+                FROM numbered LEFT JOIN setup ON setup.tenancy_id = numbered.tenancy_id AND setup.id = :setup
                 RETURNING sequence
                 """
             ),
-            {
-                "tenancy": setup.tenancy_id,
-                "account": setup.account_id,
-                "setup": setup.id,
-                "position": position,
-            },
+            {"tenancy": tenancy_id, "account": account_id, "setup": setup_id, "position": position},
         )
     ).scalar_one()
     await session.execute(
-        text("SELECT pg_notify(:channel, :account)"), {"channel": EVENT_CHANNEL, "account": str(setup.account_id)}
+        text("SELECT pg_notify(:channel, :hint)"), {"channel": EVENT_CHANNEL, "hint": f"{tenancy_id} {account_id}"}
     )
     return sequence
 

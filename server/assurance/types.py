@@ -93,8 +93,8 @@ class AccountSetup(Node):
 
 @strawberry.type(
     description=(
-        "One change of a setup. The own fields of `account`, `setup` and `stage` are as they were right after it;"
-        " what is reached through them, such as `setup.stages` or `account.setup`, is as it is now."
+        "One change of a setup or of its account. The own fields of `account`, `setup` and `stage` are as they were"
+        " right after it; what is reached through them, such as `setup.stages` or `account.setup`, is as it is now."
     )
 )
 @table(models.Event)
@@ -104,11 +104,15 @@ class SetupEvent:
     account: Account = snapshot(
         "account", description="As it was; its `accountType`, `tags`, `setup` and `setups` are those of now."
     )
-    setup: AccountSetup = snapshot(
-        "setup", description="As it was; its `account`, `stages` and `progress` are those of now."
+    setup: AccountSetup | None = snapshot(
+        "setup",
+        description=(
+            "The latest, as it was; its `account`, `stages` and `progress` are those of now. Null only for what changed"
+            " before the account had a setup."
+        ),
     )
     stage: SetupStage | None = snapshot(
-        "stage", description="The stage that changed, as it was; null when only the setup did."
+        "stage", description="The stage that changed, as it was; null when only the setup or the account did."
     )
 
 

@@ -2,7 +2,7 @@
 
 A notification is a hint and may be lost; the event table is the truth. So a subscriber is registered before its first
 read, its flag is cleared before every read, everybody is woken after every (re)connect, and every 3 seconds one query a
-tenancy looks for accounts with events that their subscribers have not read.
+tenancy looks for events that their subscribers have not read.
 """
 
 import asyncio
@@ -19,17 +19,23 @@ from server.outages import Outage
 POLL_SECONDS = 3.0
 ANSWER_SECONDS = 5.0
 
+# What is followed, and the number of its last event.
+_LAST = """
+SELECT id, last_seq FROM account WHERE tenancy_id = $1 AND id = ANY($2::uuid[])
+UNION ALL SELECT tenancy_id, last_position FROM event_counter WHERE tenancy_id = $1
+"""
+
 logger = logging.getLogger(__name__)
 
 
 class Subscription:
-    """One reader of one account's events.
+    """One reader of the events of an account, or of all accounts of a tenancy.
 
-    `cursor` is the number of the last event read; the reader raises it. `wait` returns when there may be more to read,
-    and the first time at once.
+    `cursor` is the number of the last event read, in the account or in the tenancy; the reader raises it. `wait`
+    returns when there may be more to read, and the first time at once.
     """
 
-    def __init__(self, tenancy_id: UUID, account_id: UUID, cursor: int) -> None:
+    def __init__(self, tenancy_id: UUID, account_id: UUID | None, cursor: int) -> None:
         self.tenancy_id = tenancy_id
         self.account_id = account_id
         self.cursor = cursor
@@ -54,6 +60,7 @@ class Hub:
     def __init__(self, dsn: str, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._dsn = dsn
         self._poll_seconds = poll_seconds
+        # By the id of what they follow, an account or a tenancy.
         self._subscriptions: dict[str, set[Subscription]] = {}
         self._task: asyncio.Task[None] | None = None
         self.outbox = asyncio.Event()
@@ -70,17 +77,23 @@ class Hub:
                 await self._task
 
     @asynccontextmanager
-    async def subscription(self, tenancy_id: UUID, account_id: UUID, cursor: int = 0) -> AsyncIterator[Subscription]:
-        """Register a reader of the account's events after number `cursor` for as long as the block runs."""
+    async def subscription(
+        self, tenancy_id: UUID, account_id: UUID | None, cursor: int = 0
+    ) -> AsyncIterator[Subscription]:
+        """Register a reader of the events after number `cursor` for as long as the block runs.
+
+        They are the account's, or those of the whole tenancy where no account is given.
+        """
         subscription = Subscription(tenancy_id, account_id, cursor)
-        readers = self._subscriptions.setdefault(str(account_id), set())
+        followed = str(account_id or tenancy_id)
+        readers = self._subscriptions.setdefault(followed, set())
         readers.add(subscription)
         try:
             yield subscription
         finally:
             readers.discard(subscription)
-            if not readers and self._subscriptions.get(str(account_id)) is readers:
-                del self._subscriptions[str(account_id)]
+            if not readers and self._subscriptions.get(followed) is readers:
+                del self._subscriptions[followed]
 
     @property
     def readers(self) -> int:
@@ -128,26 +141,25 @@ class Hub:
             # Row-level security shows one tenancy at a time.
             async with connection.transaction(readonly=True):
                 await connection.execute("SELECT set_config('app.tenancy_id', $1, true)", str(tenancy_id))
-                rows = await connection.fetch(
-                    "SELECT id, last_seq FROM account WHERE tenancy_id = $1 AND id = ANY($2::uuid[])",
-                    tenancy_id,
-                    accounts,
-                )
-            for row in rows:
-                for reader in self._subscriptions.get(str(row["id"]), ()):
-                    if reader.cursor < row["last_seq"]:
+                rows = await connection.fetch(_LAST, tenancy_id, accounts)
+            for followed, last in rows:
+                for reader in self._subscriptions.get(str(followed), ()):
+                    if reader.cursor < last:
                         reader.wake()
 
     def _accounts_by_tenancy(self) -> dict[UUID, list[UUID]]:
         found: dict[UUID, list[UUID]] = {}
         for readers in self._subscriptions.values():
             for tenancy_id, account_id in {(reader.tenancy_id, reader.account_id) for reader in readers}:
-                found.setdefault(tenancy_id, []).append(account_id)
+                accounts = found.setdefault(tenancy_id, [])
+                if account_id is not None:
+                    accounts.append(account_id)
         return found
 
-    def _on_event(self, _connection: object, _process: int, _channel: str, account_id: object) -> None:
-        for reader in self._subscriptions.get(str(account_id), ()):
-            reader.wake()
+    def _on_event(self, _connection: object, _process: int, _channel: str, hint: object) -> None:
+        for followed in str(hint).split():
+            for reader in self._subscriptions.get(followed, ()):
+                reader.wake()
 
     def _on_outbox(self, _connection: object, _process: int, _channel: str, _payload: object) -> None:
         self.outbox.set()

@@ -45,8 +45,8 @@ class Commits:
     def __init__(self) -> None:
         self.times: defaultdict[str, list[float]] = defaultdict(list)
 
-    def notified(self, _connection: object, _pid: int, _channel: str, account_id: object) -> None:
-        self.times[encode("acc", UUID(str(account_id)))].append(time.monotonic())
+    def notified(self, _connection: object, _pid: int, _channel: str, hint: object) -> None:
+        self.times[encode("acc", UUID(str(hint).split()[1]))].append(time.monotonic())
 
     def of(self, account: str, sequence: int) -> float | None:
         """None when the event is older than the listener, or its notification has not arrived yet."""

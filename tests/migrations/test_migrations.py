@@ -17,7 +17,7 @@ from server.migrate import alembic_config, migrate
 from server.models import Base
 from tests.migrations.arrange import counts, on_owner
 
-NEWEST = "0008"
+NEWEST = "0009"
 
 
 def differences(connection: Connection) -> list[object]:

@@ -121,7 +121,7 @@ async def write_event(owner: Owner, tenant: Tenant, *, notify: bool = True) -> i
             tenant.account_id,
         )
         if notify:
-            await owner.execute("SELECT pg_notify($1, $2)", EVENT_CHANNEL, str(tenant.account_id))
+            await owner.execute("SELECT pg_notify($1, $2)", EVENT_CHANNEL, f"{tenant.tenancy_id} {tenant.account_id}")
     return sequence
 
 

@@ -42,6 +42,7 @@ async def is_cancelled(world: World, account_id: UUID, setup_id: UUID) -> None:
     assert (await world.setup_of_id(setup_id)).status is SetupStatus.CANCELLED
     assert {stage.status for stage in (await world.stages(setup_id)).values()} == {StageStatus.CANCELLED}
     last = (await world.events(account_id))[-1]
+    assert last.setup is not None
     assert (last.setup["status"], last.account["status"]) == ("CANCELLED", "CANCELLED")
 
 

@@ -45,7 +45,8 @@ class Followed:
                 " WHERE account.id = $1 AND stage.position = 1",
                 self.account_id,
             )
-            await self.owner.execute("SELECT pg_notify($1, $2)", EVENT_CHANNEL, str(self.account_id))
+            hint = "SELECT pg_notify($1, tenancy_id || ' ' || id) FROM account WHERE id = $2"
+            await self.owner.execute(hint, EVENT_CHANNEL, self.account_id)
 
 
 async def arrange(owner_url: str, worker_url: str) -> Followed:

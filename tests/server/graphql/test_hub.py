@@ -95,6 +95,23 @@ async def test_an_event_wakes_the_readers_of_its_account_alone(
         asleep.cancel()
 
 
+async def test_an_event_wakes_who_follows_its_tenancy(slow_hub: Hub, owner: Owner, new_tenant: NewTenant) -> None:
+    one, other = await new_tenant(), await new_tenant()
+    async with (
+        slow_hub.subscription(one.tenancy_id, None) as reader,
+        slow_hub.subscription(other.tenancy_id, None) as elsewhere,
+    ):
+        await slow_hub.connected.wait()
+        for each in (reader, elsewhere):
+            await each.wait()
+        asleep = asyncio.ensure_future(elsewhere.wait())
+        await write_event(owner, one)
+        await soon(asyncio.ensure_future(reader.wait()))
+        assert not asleep.done()
+        asleep.cancel()
+    assert slow_hub.readers == 0
+
+
 async def test_the_first_wait_returns_at_once_and_a_hint_during_a_read_is_kept(slow_hub: Hub, tenant: Tenant) -> None:
     async with slow_hub.subscription(tenant.tenancy_id, tenant.account_id) as reader:
         await soon(asyncio.ensure_future(reader.wait()))
@@ -124,15 +141,16 @@ async def test_everybody_wakes_after_a_new_connection(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
+@pytest.mark.parametrize("of_tenancy", [False, True])
 async def test_a_lost_notification_is_made_up_for_by_the_poll(
-    settings: Settings, owner: Owner, new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, owner: Owner, new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch, of_tenancy: bool
 ) -> None:
     hub = Hub(settings.require("database_url"), poll_seconds=0.05)
     await hub.open()
     try:
         tenants = [await new_tenant(), await new_tenant()]
         for tenant in tenants:
-            async with hub.subscription(tenant.tenancy_id, tenant.account_id) as reader:
+            async with hub.subscription(tenant.tenancy_id, None if of_tenancy else tenant.account_id) as reader:
                 await hub.connected.wait()
                 await reader.wait()
                 waiting = asyncio.ensure_future(reader.wait())

@@ -39,7 +39,7 @@ TYPES = {
 }
 NODES = dict(zip(("ten", "acc", "typ", "set", "pol", "att"), TYPES, strict=True))
 PREFIXES = {**{TYPES[table]: prefix for prefix, table in NODES.items()}, "Actor": "tok", "Viewer": "tok"}
-TABLES = (*TYPES, "tag", "stage", "stage_definition", "api_token")
+TABLES = (*TYPES, "tag", "stage", "stage_definition", "api_token", "event_counter")
 LOOKUPS = {"Query.account": "acc", "Query.accountType": "typ", "Query.policy": "pol"}
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -176,6 +176,7 @@ class Reference:
             "Viewer.tokenId": lambda row, _: encode("tok", row["id"]),
             "Tenancy.security": lambda *_: one("account", role="SECURITY"),
             "Tenancy.logging": lambda *_: one("account", role="LOGGING"),
+            "Account.lastSequence": lambda row, _: row["last_seq"],
             "Account.accountType": lambda row, _: one("account_type", id=row["account_type_id"]),
             "Account.tags": lambda row, _: sorted(every("tag", account_id=row["id"]), key=itemgetter("key")),
             "Account.setup": lambda row, _: max(
