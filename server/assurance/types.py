@@ -116,6 +116,23 @@ class SetupEvent:
     )
 
 
+@strawberry.type(
+    description=(
+        "One change of an account: it was created, changed, cancelled, or its setup went on. The own fields of"
+        " `account` are as they were right after it."
+    )
+)
+@table(models.Event)
+class AccountChange:
+    # Null until the commit, and nobody sees it before.
+    position: int = computed("{row}.position", description="1, 2, 3... for the tenancy, without a gap.")
+    sequence: int = strawberry.field(description="1, 2, 3... for each account, without a gap; as in `accountSetup`.")
+    at: datetime
+    account: Account = snapshot(
+        "account", description="As it was; its `accountType`, `tags`, `setup` and `setups` are those of now."
+    )
+
+
 @strawberry.type(description="A stage as the workers of this installation would run it.")
 @table(models.StageDefinition, tenancy=None)
 class StageDefinition:

@@ -1,4 +1,4 @@
-"""Feeds: the numbered events of one account as the source of a subscription, replayed from a number and then live."""
+"""Feeds: numbered events as the source of a subscription, replayed from a number and then live."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -18,33 +18,40 @@ T = TypeVar("T")
 
 
 class Feed(AsyncIterator[T], Generic[T]):
-    """The rows of `type_` with the account's `account_id` and a `sequence` after `cursor`: each once, in order, no gap.
+    """The events of an account after `cursor` as rows of `type_`: each once, in order, no gap.
+
+    They are numbered by their `sequence` in the account; where no account is given, they are all of the viewer's
+    tenancy, by their `position` there.
 
     A resolver returns it as the source of its subscription. Over a WebSocket those who ask for the same join one group;
     whoever else iterates it reads alone. `last` is the number of an event that was there when the viewer was let in.
     """
 
-    def __init__(self, info: Info[Context, Any], type_: type[T], account_id: UUID, *, cursor: int, last: int) -> None:
+    def __init__(
+        self, info: Info[Context, Any], type_: type[T], account_id: UUID | None, *, cursor: int, last: int
+    ) -> None:
         self.cursor = cursor
         self.last = last
         self.response_key = info.path.key
         self._info = info
         self._type = type_
-        self._where = {"account_id": account_id}
+        self._account_id = account_id
+        self._where = {} if account_id is None else {"account_id": account_id}
+        self._number = "position" if account_id is None else "sequence"
         self._events: AsyncGenerator[T, None] | None = None
 
     def plan(self) -> ListPlan | None:
         """How PostgreSQL builds the events' JSON; None when the ordinary executor has to."""
-        return plan_list(self._info, self._type, self._where, after="sequence")
+        return plan_list(self._info, self._type, self._where, after=self._number)
 
     def scope(self, plan: ListPlan) -> Hashable:
         """Equal for feeds whose subscribers are sent the same."""
-        return plan.key, self._info.context.viewer.role, self._where["account_id"], self.response_key
+        return plan.key, self._info.context.viewer.role, self._account_id, self.response_key
 
     def registered(self, cursor: int) -> AbstractAsyncContextManager[Reading]:
-        """A reader of the account at the hub."""
+        """A reader at the hub of what is followed."""
         context = self._info.context
-        return context.hub.subscription(context.viewer.tenancy_id, self._where["account_id"], cursor)
+        return context.hub.subscription(context.viewer.tenancy_id, self._account_id, cursor)
 
     def __aiter__(self) -> "Feed[T]":
         return self
@@ -70,15 +77,15 @@ class Feed(AsyncIterator[T], Generic[T]):
         """The events after the reader's cursor, which moves with each that is handed over."""
         while True:
             try:
-                after = ("sequence", reader.cursor)
+                after = (self._number, reader.cursor)
                 events = await read_list(self._info, self._type, self._where, after=after, limit=BATCH)
             except Exception as error:
                 if not is_away(error):
                     raise
                 # The hub wakes everybody when PostgreSQL is back.
                 return
-            for sequence, event in events:
-                reader.cursor = self.cursor = sequence
+            for number, event in events:
+                reader.cursor = self.cursor = number
                 yield event
             if len(events) < BATCH:
                 return

@@ -26,8 +26,8 @@ from server.planner import json_text, lists
 from server.planner.compiler import TYPE_KEY, Compiler
 from server.planner.json_text import JsonObject
 from server.planner.lists import ListPlan
-from server.planner.mapping import MAPPING
-from server.planner.rows import Selected, Unmapped, source_or_none
+from server.planner.mapping import MAPPING, Column, Computed
+from server.planner.rows import Selected, Unmapped, mapping_of, source_or_none
 from server.planner.selection import Operation
 from server.planner.statement import Statement, TooLarge
 from server.planner.verify import verify
@@ -115,15 +115,22 @@ def _rows_after(
 
 
 async def read_number(
-    info: strawberry.Info[Any, Any], type_: type, where: Mapping[str, object], column: str
+    info: strawberry.Info[Any, Any], type_: type, where: Mapping[str, object], field: str
 ) -> int | None:
-    """A column of the one row that equals `where`, by their names in the table; None when there is no such row."""
+    """A field, by its name in the schema, of the one row whose columns equal `where`; None when there is none."""
     raw = info._raw_info
     compiler = _compiler(raw)
     target = _object_type(raw.schema, type_)
     row = compiler.scan(target)
     source = compiler.source(row, compiler.equals(target, where)(row))
-    statement = _statement(compiler, f"select {row.column(column)}::text {source}")
+    match mapping_of(target.fields[field], field):
+        case Column(name):
+            value = row.column(name)
+        case Computed(sql):
+            value = sql.format(row=row.alias)
+        case _:
+            raise Unmapped(f"{field} is no scalar")
+    statement = _statement(compiler, f"select ({value})::text {source}")
     number: int | None = await _fetch(raw.context, compiler, statement)
     return number
 

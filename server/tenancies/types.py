@@ -6,7 +6,7 @@ import strawberry
 
 from server.graphql.connections import Node
 from server.graphql.scalars import expose
-from server.planner.mapping import table, to_one
+from server.planner.mapping import computed, table, to_one
 from server.tenancies import models
 from server.tenancies.models import TenancyState
 
@@ -34,4 +34,11 @@ class Tenancy(Node):
     )
     logging: Annotated["Account", strawberry.lazy("server.accounts.types")] | None = to_one(
         on={"tenancy_id": "id"}, where={"role": "LOGGING"}, description="The account that holds the logs."
+    )
+    last_position: int = computed(
+        "coalesce((select last_position from event_counter where tenancy_id = {row}.id), 0)",
+        description=(
+            "The position of the last of `accountsChanged`; 0 before any. In one query with `accounts`, whatever is"
+            " not in these yet comes after it."
+        ),
     )

@@ -1,8 +1,12 @@
 """Every change of an account is an event, with or without a setup, and has its place among those of the tenancy."""
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 
+import httpx
+from gql import Client, GraphQLRequest
+from gql.transport.websockets import WebsocketsTransport
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.accounts.service import TagValue
@@ -76,7 +80,7 @@ async def test_a_correction_that_begins_no_setup_is_an_event(
 
 
 async def test_an_account_without_a_setup_is_followed_too(
-    ask: Ask, server: Any, tenant: Tenant, worker_engine: AsyncEngine, owner: Owner
+    ask: Ask, server: httpx.AsyncClient, tenant: Tenant, worker_engine: AsyncEngine, owner: Owner
 ) -> None:
     async with transaction(worker_engine) as session:
         await bootstrap_tenancy(session, await session.get_one(Tenancy, tenant.tenancy_id))
@@ -111,6 +115,31 @@ async def test_positions_are_in_the_order_of_commits_whoever_began_first(
 async def created_beside(ask: Ask, name: str) -> str:
     type_id = (await ask("{ accountTypes(first: 1) { nodes { id } } }"))["accountTypes"]["nodes"][0]["id"]
     return str((await ask(CREATE, name=name, type=type_id))["createAccount"]["account"]["id"])
+
+
+async def test_a_list_hears_of_accounts_from_their_creation_to_their_end(
+    ask: Ask, server: httpx.AsyncClient, tenant: Tenant
+) -> None:
+    account = await created(ask)
+    await update(ask, account, tags=[{"key": "team", "value": "b"}])
+    setup = (await ask("query($id: ID!) { account(by: {id: $id}) { setup { id } } }", id=account))["account"]["setup"]
+    cancel = "mutation($id: ID!) { cancelAccountSetup(input: {setupId: $id}) { userErrors { code } } }"
+    assert (await ask(cancel, id=setup["id"])) == {"cancelAccountSetup": {"userErrors": []}}
+    other = await created_beside(ask, "Other")
+    transport = WebsocketsTransport(
+        url=str(server.base_url.copy_with(scheme="ws", path="/graphql")),
+        init_payload={"Authorization": f"Bearer {tenant.secret}"},
+    )
+    query = "subscription { accountsChanged(after: 0) { sequence account { id status tags { value } } } }"
+    async with Client(transport=transport) as session, aclosing(session.subscribe(GraphQLRequest(query))) as stream:
+        changes = [(await anext(stream))["accountsChanged"] for _ in range(4)]
+    assert [(each["account"]["id"], each["sequence"], each["account"]["status"]) for each in changes] == [
+        (account, 1, "INITIALIZING"),
+        (account, 2, "INITIALIZING"),
+        (account, 3, "CANCELLED"),
+        (other, 1, "INITIALIZING"),
+    ]
+    assert changes[1]["account"]["tags"] == [{"value": "b"}]
 
 
 class Undone(Exception):

@@ -101,7 +101,11 @@ async def follow(
 
 async def numbers(socket: ClientConnection, count: int) -> list[int]:
     """The numbers of the next events."""
-    return [(await receive(socket))["payload"]["data"]["accountSetup"]["sequence"] for _ in range(count)]
+    found = []
+    for _ in range(count):
+        [event] = (await receive(socket))["payload"]["data"].values()
+        found.append(event["sequence"])
+    return found
 
 
 async def joined(served: Served, groups: int, live: int) -> None:

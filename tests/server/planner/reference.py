@@ -174,6 +174,7 @@ class Reference:
             "Query.stageCatalogue": lambda *_: sorted(every("stage_definition"), key=by_position),
             "Viewer.tenancy": lambda *_: one("tenancy"),
             "Viewer.tokenId": lambda row, _: encode("tok", row["id"]),
+            "Tenancy.lastPosition": lambda *_: (one("event_counter") or {"last_position": 0})["last_position"],
             "Tenancy.security": lambda *_: one("account", role="SECURITY"),
             "Tenancy.logging": lambda *_: one("account", role="LOGGING"),
             "Account.lastSequence": lambda row, _: row["last_seq"],
