@@ -2,6 +2,7 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
 from sqlalchemy import delete, func, select, update
 
 from server.account_types.models import AccountType
@@ -48,8 +49,11 @@ async def never(lease: Lease) -> None:
     raise AssertionError(f"setup {lease.setup_id} was claimed")
 
 
-async def test_what_is_due_is_taken_without_redis_as_far_as_there_are_slots(world: World, team: UUID) -> None:
+async def test_what_is_due_is_taken_without_redis_as_far_as_there_are_slots(
+    world: World, team: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that finds a setup of a dead one need not send it to itself by way of the queue."""
+    monkeypatch.setattr("workers.executor.FINISH_SECONDS", 0.1)
     setups = [(await world.request(f"Taken {number}", team))[1] for number in range(3)]
     held = await world.claim(setups[0])
     for setup_id in setups:
