@@ -1,5 +1,6 @@
 """One server and some workers on services of their own, with the recording proxy before AWS."""
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from server.config import Settings
+from server.config import PREFIX, Settings
 from server.embedded import Services, embedded
 from server.embedded.installation import Installation, as_environment, freehold
 from server.embedded.opening import EMAIL_TEMPLATE, SECURITY_CONTACT, migrate, server_is_ready, worker_is_ready
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 TENANCY = "benchmark"
 HOME = "us-east-1"
+# More than the 1,000 that the simulator allows by itself: the foundation and the first accounts count too.
+ACCOUNT_LIMIT = 10_000
 ACCOUNTS = "{ accounts { nodes { id } } }"
 
 
@@ -45,6 +48,7 @@ class Running:
 @asynccontextmanager
 async def running(workers: int, regions: int) -> AsyncIterator[Running]:
     """An installation whose tenancy is ready and has created one account; nothing of it is left afterwards."""
+    os.environ[f"{PREFIX}SIMULATOR_ACCOUNT_LIMIT"] = str(ACCOUNT_LIMIT)
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freehold-setups-")))
         services = await stack.enter_async_context(embedded(directory / "data"))
