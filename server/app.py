@@ -63,7 +63,9 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> ASGIApp:
             yield
 
     async def ready(request: Request) -> Response:
-        return await _ready({"database": lambda: _ask_database(engine), "redis": lambda: _ask_redis(queue)})
+        database, redis = await asyncio.gather(_state(lambda: _ask_database(engine)), _state(lambda: _ask_redis(queue)))
+        # Without Redis everything is answered, and jobs wait in the outbox: no reason to take a server out of service.
+        return JSONResponse({"database": database, "redis": redis}, 200 if database == "ok" else 503)
 
     rest = Starlette(
         routes=[
@@ -101,11 +103,6 @@ def serve(settings: Settings) -> None:
         server.run()
 
 
-async def _ready(checks: dict[str, Callable[[], Awaitable[None]]]) -> Response:
-    states = dict(zip(checks, await asyncio.gather(*(_state(ask) for ask in checks.values())), strict=True))
-    return JSONResponse(states, 200 if all(state == "ok" for state in states.values()) else 503)
-
-
 async def _state(ask: Callable[[], Awaitable[None]]) -> str:
     try:
         async with asyncio.timeout(READY_SECONDS):
@@ -114,7 +111,7 @@ async def _state(ask: Callable[[], Awaitable[None]]) -> str:
         return f"no answer within {READY_SECONDS:g} s"
     except Exception as error:
         # The message may name users and hosts, and whoever asks here has shown no token.
-        logger.warning("Not ready: %s: %s", type(error).__name__, error)
+        logger.warning("Asked whether this server is ready: %s: %s", type(error).__name__, error)
         return "unavailable"
     return "ok"
 

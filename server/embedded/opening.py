@@ -41,7 +41,7 @@ def worker_is_ready(settings: Settings) -> Probe:
 
 
 def server_is_ready(settings: Settings) -> Probe:
-    """Asks whether the server answers and reaches PostgreSQL and Valkey."""
+    """Asks whether the server answers and reaches PostgreSQL."""
 
     async def ask() -> bool:
         try:

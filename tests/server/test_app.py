@@ -112,6 +112,24 @@ async def test_it_starts_without_services_and_serves_when_they_come(settings: Se
             await until(served)
 
 
+async def test_without_redis_it_stays_in_service_and_says_so(settings: Settings, tenant: Tenant) -> None:
+    async with (
+        tunnel(settings.require("redis_url")) as redis,
+        running(replace(settings, redis_url=redis.url)) as client,
+    ):
+        await until_ready(client)
+        await redis.down()
+        response = await client.get("/readyz")
+        assert (response.status_code, response.json()) == (200, {"database": "ok", "redis": "unavailable"})
+        assert (await viewer(client, tenant)).status_code == 200
+        await redis.up()
+
+        async def back() -> bool:
+            return bool((await client.get("/readyz")).json()["redis"] == "ok")
+
+        await until(back)
+
+
 async def test_an_outage_is_an_error_at_its_field_and_passes(settings: Settings, tenant: Tenant) -> None:
     async with (
         tunnel(settings.require("database_url")) as database,

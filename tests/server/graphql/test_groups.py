@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import httpx
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.config import Settings
 from server.database import transaction
+from server.graphql import groups
 from server.identity.models import Role
 from server.identity.service import create_token
 from tests.server.fixtures import NewTenant, Owner, Tenant, following, running, until_ready, write_event
@@ -120,6 +123,42 @@ async def test_an_event_that_the_group_cannot_read_is_an_error_for_each(
         await write_event(owner, tenant)
         for socket in (first, second):
             assert (await receive(socket))["payload"]["data"]["accountSetup"]["sequence"] == 3
+
+
+async def test_others_get_their_turn_while_many_events_go_to_many(
+    served: Served, tenant: Tenant, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "AT_A_TIME", 10)
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with connected(served, tenant.secret) as socket:
+        await follow(socket, tenant)
+        await joined(served, 1, 1)
+        [group] = served.endpoint.groups
+        sent: list[int] = []
+        others = [groups.Member("1", 0, lambda _frame: sent.append(turns), lambda: None) for _ in range(35)]
+        for member in others:
+            group.add(member)
+            assert group.admit(member)
+        served.reader.open.clear()
+        await write_event(owner, tenant)
+        await until_held(served, 1)
+        for _ in range(19):
+            await write_event(owner, tenant)
+        ticking = asyncio.create_task(take_turns())
+        served.reader.open.set()
+        assert await numbers(socket, 20) == list(range(1, 21))
+        ticking.cancel()
+        for member in others:
+            member.leave()
+    assert len(sent) == 20 * len(others)
+    assert max(Counter(sent).values()) <= 10
 
 
 async def test_an_operation_that_is_complete_gets_nothing_more(served: Served, tenant: Tenant, owner: Owner) -> None:
