@@ -81,6 +81,10 @@ class Socket(WebSocketsSansIOProtocol):
             del self.request, self.response
 
     def keepalive_timeout(self) -> None:
+        if not self.close_sent and self.transport.get_write_buffer_size():
+            # The ping waits behind what it has not taken.
+            self._give_up()
+            return
         super().keepalive_timeout()
         # What is unsent goes out before the transport closes: to a client that reads nothing, never.
         self.loop.call_later(CLOSE_SECONDS, self.transport.abort)

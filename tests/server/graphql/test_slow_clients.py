@@ -78,6 +78,26 @@ async def test_it_is_closed_and_goes_on_after_its_last_event(
             assert await numbers(again, last - len(got)) == list(range(len(got) + 1, last + 1))
 
 
+async def test_a_client_that_does_not_come_to_a_ping_is_too_slow_and_not_broken(
+    served: Served, tenant: Tenant, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "MOST_BYTES", 1024**3)
+    monkeypatch.setattr(sockets, "CLOSE_SECONDS", 60)
+    served.server.config.ws_ping_interval = served.server.config.ws_ping_timeout = 0.5
+    async with not_reading(served, tenant) as slow:
+        await joined(served, 1, 1)
+        # More than the kernels hold.
+        for _ in range(40):
+            await write_large_event(owner, tenant)
+        await joined(served, 0, 0)
+        got: list[int] = []
+        with pytest.raises(ConnectionClosed) as caught:
+            await read_all(slow, got)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == sockets.TOO_SLOW
+    assert got == list(range(1, len(got) + 1))
+
+
 async def test_a_client_that_never_reads_is_cut_off(
     served: Served, tenant: Tenant, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
