@@ -127,8 +127,7 @@ class Hub:
                     async with asyncio.timeout(self._poll_seconds):
                         await lost.wait()
                         break
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await self._poll(connection)
+                await self._poll(connection)
         finally:
             self.connected.clear()
             connection.terminate()
@@ -136,10 +135,11 @@ class Hub:
 
     async def _poll(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         """Wake the readers that a lost notification left behind; also shows that the connection is alive."""
-        await connection.execute("SELECT 1")
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await connection.execute("SELECT 1")
         for tenancy_id, accounts in self._accounts_by_tenancy().items():
-            # Row-level security shows one tenancy at a time.
-            async with connection.transaction(readonly=True):
+            # Row-level security shows one tenancy at a time; each has its own time, however many there are.
+            async with asyncio.timeout(ANSWER_SECONDS), connection.transaction(readonly=True):
                 await connection.execute("SELECT set_config('app.tenancy_id', $1, true)", str(tenancy_id))
                 rows = await connection.fetch(_LAST, tenancy_id, accounts)
             for followed, last in rows:
