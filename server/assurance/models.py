@@ -149,6 +149,8 @@ class Event(Base):
     # Among all events of the tenancy, in the order of their commits and without a gap; a trigger sets it at the commit.
     position: Mapped[int | None]
     account: Mapped[dict[str, Any]] = mapped_column(JSONB())
+    # [{"key", "value"}], the account's; a trigger keeps them.
+    tags: Mapped[list[dict[str, str]]] = mapped_column(JSONB(), server_default=text("'[]'"))
     # The account's latest; null while it has had none.
     setup: Mapped[dict[str, Any] | None] = mapped_column(JSONB())
     stage: Mapped[dict[str, Any] | None] = mapped_column(JSONB())

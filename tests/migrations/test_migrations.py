@@ -17,7 +17,7 @@ from server.migrate import alembic_config, migrate
 from server.models import Base
 from tests.migrations.arrange import counts, on_owner
 
-NEWEST = "0009"
+NEWEST = "0010"
 
 
 def differences(connection: Connection) -> list[object]:
