@@ -5,18 +5,19 @@ It is given at the commit (migration 0009), as ids of transactions, given when t
 """
 
 from collections.abc import AsyncIterator
+from typing import Annotated
 from uuid import UUID
 
 import strawberry
 from strawberry.types import Info
 
-from server.accounts.types import Account
+from server.accounts.types import Account, AccountFilter
 from server.assurance.types import AccountChange, SetupEvent
 from server.context import Context
 from server.graphql.errors import ErrorCode, coded
 from server.graphql.feeds import Feed
 from server.graphql.ids import InvalidId, decode
-from server.planner import read_number
+from server.planner import check_filter, read_number
 from server.tenancies.types import Tenancy
 
 
@@ -37,13 +38,23 @@ class AssuranceSubscription:
         description=(
             "Every change of every account of the tenancy after position `after`, then live: each once, no gap, those"
             " of one account in their order. Without `after` only what changes from now on. For a list that stays"
-            " live, read `tenancy { lastPosition }` and the accounts in one query and follow what is after it."
+            " live, read `tenancy { lastPosition }` and the accounts in one query and follow what is after it. With a"
+            " `filter` only the changes after which an account matches it, and those with which it ceases to, which"
+            " `matches` tells apart: positions then increase, but with gaps."
         )
     )
     async def accounts_changed(
-        self, info: Info[Context, None], after: int | None = None
+        self,
+        info: Info[Context, None],
+        after: int | None = None,
+        # Read by the planner, as that of `accounts` is.
+        filter: Annotated[
+            AccountFilter | None,
+            strawberry.argument(description="As in `accounts`: every field given must hold."),
+        ] = None,
     ) -> AsyncIterator[AccountChange]:
         _check_number(after or 0)
+        check_filter(info)
         last = await read_number(info, Tenancy, {}, "lastPosition") or 0
         _check_seen(after or 0, last, "change of this tenancy is at position")
         return Feed(info, AccountChange, None, cursor=last if after is None else after, last=last)

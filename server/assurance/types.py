@@ -4,13 +4,14 @@ from datetime import datetime
 
 import strawberry
 
+from server.accounts import models as accounts
 from server.accounts.models import AccountRole
 from server.accounts.types import Account
 from server.assurance import models
 from server.assurance.models import SetupKind, SetupStatus, StageErrorClass, StageStatus
 from server.graphql.connections import Node
 from server.graphql.scalars import expose
-from server.planner.mapping import column, computed, elements, embedded, snapshot, table, to_many, to_one
+from server.planner.mapping import column, computed, elements, embedded, matches, snapshot, table, to_many, to_one
 
 expose(
     SetupKind,
@@ -125,11 +126,24 @@ class SetupEvent:
 @table(models.Event)
 class AccountChange:
     # Null until the commit, and nobody sees it before.
-    position: int = computed("{row}.position", description="1, 2, 3... for the tenancy, without a gap.")
+    position: int = computed(
+        "{row}.position",
+        description="1, 2, 3... for the tenancy, without a gap; what a filter leaves out has its number too.",
+    )
     sequence: int = strawberry.field(description="1, 2, 3... for each account, without a gap; as in `accountSetup`.")
     at: datetime
     account: Account = snapshot(
         "account", description="As it was; its `accountType`, `tags`, `setup` and `setups` are those of now."
+    )
+    matches: bool = matches(
+        accounts.Account,
+        "account",
+        related={accounts.Tag: "tags"},
+        earlier="{earlier}.account_id = {row}.account_id and {earlier}.sequence = {row}.sequence - 1",
+        description=(
+            "Whether the account, with its tags, met the filter right after the change; if not, it did before, and is"
+            " now to be dropped from the list. True without a filter."
+        ),
     )
 
 

@@ -23,6 +23,8 @@ class Feed(AsyncIterator[T], Generic[T]):
     They are numbered by their `sequence` in the account; where no account is given, they are all of the viewer's
     tenancy, by their `position` there.
 
+    What the field's argument `filter` leaves out moves `cursor` as well, so that it is read no second time.
+
     A resolver returns it as the source of its subscription. Over a WebSocket those who ask for the same join one group;
     whoever else iterates it reads alone. `last` is the number of an event that was there when the viewer was let in.
     """
@@ -86,6 +88,7 @@ class Feed(AsyncIterator[T], Generic[T]):
                 return
             for number, event in events:
                 reader.cursor = self.cursor = number
-                yield event
+                if event is not None:
+                    yield event
             if len(events) < BATCH:
                 return

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Member:
-    """One operation of one client. `cursor` is the number of the last event that was sent to it.
+    """One operation of one client. `cursor` is the number of the last event that was sent to it or left out.
 
     Live events go to `post`, which never waits. `cannot` is called when the group can read no more: the member has to
     go on alone after its cursor.
@@ -103,7 +103,8 @@ class Group:
                     await reader.wait()
                     continue
                 for number, event in events:
-                    await send(member.message(event))
+                    if event is not None:
+                        await send(member.message(event))
                     reader.cursor = member.cursor = number
                 if not events:
                     # What the group has read is no longer there.
@@ -125,7 +126,7 @@ class Group:
                 member.leave()
                 member.cannot()
 
-    async def _unread(self) -> AsyncIterator[tuple[int, bytes]]:
+    async def _unread(self) -> AsyncIterator[tuple[int, bytes | None]]:
         while True:
             try:
                 events = await self._read(self.cursor)
@@ -138,25 +139,34 @@ class Group:
             if len(events) < BATCH:
                 return
 
-    async def _read(self, after: int) -> list[tuple[int, bytes]]:
-        return [(number, self._key + json) for number, json in await self._plan.read(after, BATCH)]
+    async def _read(self, after: int) -> list[tuple[int, bytes | None]]:
+        """The next events, with None for each that the filter leaves out."""
+        return [(number, json and self._key + json) for number, json in await self._plan.read(after, BATCH)]
 
-    async def _send(self, number: int, event: bytes) -> None:
-        """Send an event to everybody who is live. Clients are not waited for, but others get their turn meanwhile."""
+    async def _send(self, number: int, event: bytes | None) -> None:
+        """Send an event to everybody who is live, or pass one over that is left out.
+
+        Clients are not waited for, but others get their turn meanwhile.
+        """
         self.cursor = number
         # Most clients number their operations alike.
         frames: dict[bytes, bytes] = {}
         for count, member in enumerate(self._live.copy(), start=1):
             if member.cursor < number and member.group is self:
-                frame = frames.get(member.beginning)
-                if frame is None:
-                    frame = frames[member.beginning] = text_frame(member.message(event))
                 member.cursor = number
-                member.post(frame)
+                if event is not None:
+                    member.post(self._frame(frames, member, event))
             if count % AT_A_TIME == 0:
                 await asyncio.sleep(0)
         # A hundred events that were read together are no reason to keep everybody else waiting.
         await asyncio.sleep(0)
+
+    @staticmethod
+    def _frame(frames: dict[bytes, bytes], member: Member, event: bytes) -> bytes:
+        frame = frames.get(member.beginning)
+        if frame is None:
+            frame = frames[member.beginning] = text_frame(member.message(event))
+        return frame
 
 
 class Groups:

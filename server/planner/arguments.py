@@ -87,11 +87,17 @@ def read_page(
         cursor = arguments.get(argument)
         expected = [CURSOR_VERSION, name, order, ascending]
         values += (None, None) if cursor is None else _decode_cursor(cursor, argument, expected, pages.keys[order].type)
-    restrictions: Restrictions = ()
-    if given := arguments.get("filter"):
-        restrictions = read_conditions(given, definitions["filter"], values, "filter")
+    restrictions = read_filter(arguments, definitions, values)
     after, before = (arguments.get(argument) is not None for argument in ("after", "before"))
     return Page(size, order, ascending, backward, after, before, restrictions), values
+
+
+def read_filter(
+    arguments: Mapping[str, Any], definitions: Mapping[str, GraphQLArgument], values: list[object]
+) -> Restrictions:
+    """The conditions of the argument `filter`, none where it is absent; their values are added to `values`."""
+    given = arguments.get("filter")
+    return read_conditions(given, definitions["filter"], values, "filter") if given else ()
 
 
 def read_conditions(

@@ -7,6 +7,7 @@ from the mapping alone; whatever a request brings is a bound value.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import sqlalchemy
 from graphql import GraphQLError, GraphQLObjectType, get_named_type, is_interface_type, is_non_null_type
 from sqlalchemy.dialects import postgresql
 
@@ -22,6 +23,7 @@ from server.planner.mapping import (
     Elements,
     Embedded,
     Mapped,
+    Matches,
     OneOfTypes,
     Pages,
     Related,
@@ -175,11 +177,7 @@ class Compiler:
         assert row.source is not None
         joins: list[str] = []
         json = self.body(selected.target, selected, row, joins)
-        kept = parent.column(mapped.column)
-        return (
-            f"select {json} as j from jsonb_populate_record(null::{quote(row.source.table.name)}, {kept}) {row.alias}"
-            f" {' '.join(joins)} where jsonb_typeof({kept}) = 'object'"
-        )
+        return f"select {json} as j {_kept(row, row.source.table, parent.column(mapped.column), joins)}"
 
     def _node(self, mapped: ByNodeId, selected: Selected) -> str:
         interface = get_named_type(selected.field.type)
@@ -253,9 +251,27 @@ class Compiler:
                 return condition.sql.format(row=row.alias, value=placeholder)
             case Existence(_, having, restrictions):
                 other = Row(self.alias(), Source(having.table, "tenancy_id", None))
-                where = [*joined(having.on, other, row), *self.restricted(restrictions, group, other)]
+                conditions = self.restricted(restrictions, group, other)
+                if having.table in row.related:
+                    rows = f"jsonb_populate_recordset(null::{quote(having.table.name)}, {row.related[having.table]})"
+                    return f"exists (select from {rows} {other.alias} where {' and '.join(conditions) or 'true'})"
+                where = [*joined(having.on, other, row), *conditions]
                 # What has an offset stays a query of its own, outside the search for the best order of joins.
                 return f"exists (select {self.source(other, where)}{' offset 0' if probed else ''})"
+
+    def matches(self, mapped: Matches, restrictions: Restrictions, group: int, row: Row) -> str:
+        """Whether what is kept in a row meets the conditions of a filter; never null."""
+        related = {table: row.column(column) for table, column in mapped.related.items()}
+        kept = Row(self.alias(), related=related)
+        conditions = " and ".join(self.restricted(restrictions, group, kept))
+        return f"coalesce((select {conditions} {_kept(kept, mapped.table, row.column(mapped.column))}), false)"
+
+    def matched(self, mapped: Matches, restrictions: Restrictions, group: int, row: Row) -> str:
+        """Whether what is kept in the row before met them; never null."""
+        earlier = Row(self.alias(), row.source)
+        met = self.matches(mapped, restrictions, group, earlier)
+        where = [mapped.earlier.format(row=row.alias, earlier=earlier.alias)]
+        return f"coalesce((select {met} {self.source(earlier, where)}), false)"
 
     def _where(self, mapped: ToOne, selected: Selected, parent: Row) -> Where:
         viewers = {column: _sql_type(selected.target, column) for column in mapped.viewer}
@@ -316,6 +332,8 @@ class Compiler:
             case Computed(sql):
                 json = json_text.leaf(f"({sql.format(row=row.alias)})", selected.field.type)
                 return self._nullable(selected, json, row)
+            case Matches():
+                return json_text.leaf(row.matches, selected.field.type)
             case Embedded(prefix, when):
                 embedded = Row(row.alias, None, row.prefix + prefix, row.nullable or when is not None)
                 json = self.body(selected.target, selected, embedded, joins)
@@ -343,6 +361,12 @@ def _array(rows: str) -> str:
     """The query of an array of the rows' `j`. They come in their order: an ordered aggregate is half as fast."""
     elements = json_text.array("string_agg(element.j, ',')")
     return f"select {elements} as j from ({rows}) element"
+
+
+def _kept(row: Row, table: sqlalchemy.Table, kept: str, joins: Sequence[str] = ()) -> str:
+    """The `from` and `where` of a row of a table that is kept as a jsonb object."""
+    record = f"jsonb_populate_record(null::{quote(table.name)}, {kept})"
+    return f"from {record} {row.alias} {' '.join(joins)} where jsonb_typeof({kept}) = 'object'"
 
 
 def joined(on: Mapping[str, str], row: Row, parent: Row) -> list[str]:

@@ -80,6 +80,20 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Matches:
+    """Whether the row of `table` that is kept in a jsonb column meets the filter of its list; true without a filter.
+
+    `related` are the jsonb columns that keep rows of other tables as they were then. `earlier` is SQL over `{row}` and
+    `{earlier}`, the row in which the same one is kept as it was before.
+    """
+
+    table: sqlalchemy.Table
+    column: str
+    related: Mapping[sqlalchemy.Table, str]
+    earlier: str
+
+
+@dataclass(frozen=True, slots=True)
 class Related:
     """Rows of the target's table; a leading `-` in `order` is descending. A to-one is the first of them, or null."""
 
@@ -163,7 +177,9 @@ class Having:
     on: On
 
 
-Mapped: TypeAlias = Column | Computed | Embedded | Elements | Snapshot | ToOne | ToMany | OneOfTypes | ByNodeId | Pages
+Mapped: TypeAlias = (
+    Column | Computed | Embedded | Elements | Snapshot | Matches | ToOne | ToMany | OneOfTypes | ByNodeId | Pages
+)
 
 
 def table(model: type[Base], *, node: str | None = None, tenancy: str | None = "tenancy_id") -> Callable[[T], T]:
@@ -203,6 +219,22 @@ def elements(column: str, *, description: str | None = None) -> Any:
 def snapshot(column: str, *, description: str | None = None) -> Any:
     """The target's row as it was when it was kept in a jsonb column; its relations are those of today."""
     return _field(Snapshot(column), description)
+
+
+def matches(
+    model: type[Base],
+    column: str,
+    *,
+    related: Mapping[type[Base], str],
+    earlier: str,
+    description: str | None = None,
+) -> Any:
+    """Whether the row of the model that is kept in a jsonb column meets the `filter` of a list of changes.
+
+    The list tells a row when this is so or was so in the row before, which `earlier` finds; see `Matches`.
+    """
+    kept = {_table(each): name for each, name in related.items()}
+    return _field(Matches(_table(model), column, kept, earlier), description)
 
 
 def to_one(

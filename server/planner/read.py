@@ -52,16 +52,17 @@ async def read_payload(info: strawberry.Info[Any, Any], payload: Callable[..., T
 
 async def read_list(
     info: strawberry.Info[Any, Any], type_: type[T], where: Mapping[str, object], *, after: tuple[str, int], limit: int
-) -> list[tuple[int, T]]:
+) -> list[tuple[int, T | None]]:
     """The selection of the current field for the rows that equal `where` and follow `after`: a column and its value.
 
-    At most `limit` rows in the order of that column, each with its value there, whether it is selected or not.
+    At most `limit` rows in the order of that column, each with its value there, whether it is selected or not. Of a row
+    that the field's argument `filter` leaves out there is only that value.
     """
     raw = info._raw_info
     compiler, selected = _begin(raw)
     column, position = after
-    rows, _ = _rows_after(compiler, selected, _object_type(raw.schema, type_), where, column, [position, limit])
-    elements = json_text.array("string_agg('[' || element.n || ',' || element.j || ']', ',')")
+    rows, _ = lists.rows_after(compiler, selected, _object_type(raw.schema, type_), where, column, [position, limit])
+    elements = json_text.array(f"string_agg('[' || element.n || ',' || {json_text.nullable('element.j')} || ']', ',')")
     statement = _statement(compiler, f"select {elements} from ({rows}) element")
     found = await _fetch(raw.context, compiler, statement)
     return [(key, value) for key, value in found]
@@ -78,40 +79,14 @@ def plan_list(
     context: Context = raw.context
     compiler, selected = Compiler(Operation.of(raw), context.viewer.role, typed=False), _selected(raw)
     try:
-        rows, group = _rows_after(compiler, selected, _object_type(raw.schema, type_), where, after, [0, 0])
-        lines = f"string_agg(element.n || ' ' || element.j, chr({ord(lists.SEPARATOR)}))"
+        rows, group = lists.rows_after(compiler, selected, _object_type(raw.schema, type_), where, after, [0, 0])
+        lines = f"string_agg(element.n || ' ' || coalesce(element.j, ''), chr({ord(lists.SEPARATOR)}))"
         statement = compiler.placeholders.statement(f"(select coalesce({lines}, '') from ({rows}) element)")
     except (Unmapped, TooLarge, GraphQLError):
         return None
     values = statement.bind(context.viewer, compiler.placeholders.answers)
     places = statement.sources.index((group, 0)), statement.sources.index((group, 1))
     return ListPlan(context.viewer.tenancy_id, context.reader, statement.sql, values, places)
-
-
-def _rows_after(
-    compiler: Compiler,
-    selected: Selected,
-    target: GraphQLObjectType,
-    where: Mapping[str, object],
-    column: str,
-    values: list[object],
-) -> tuple[str, int]:
-    """The query of `n`, a column, and `j`, the selection, of the rows in the order of that column.
-
-    Of the values, the first is what the column is more than, the second how many rows there are at most. Also returns
-    the group of the values.
-    """
-    group = compiler.placeholders.given(values)
-    row = compiler.scan(target)
-    joins: list[str] = []
-    body = compiler.body(target, selected, row, joins)
-    use = compiler.placeholders.use
-    conditions = [*compiler.equals(target, where)(row), f"{row.column(column)} > {use(group, 0, 'bigint')}"]
-    rows = (
-        f"select {row.column(column)}::text as n, {body} as j {compiler.source(row, conditions, joins)}"
-        f" order by {row.column(column)} limit {use(group, 1, 'integer')}"
-    )
-    return rows, group
 
 
 async def read_number(
@@ -133,6 +108,12 @@ async def read_number(
     statement = _statement(compiler, f"select ({value})::text {source}")
     number: int | None = await _fetch(raw.context, compiler, statement)
     return number
+
+
+def check_filter(info: strawberry.Info[Any, Any]) -> None:
+    """Raise a located GraphQLError for what is wrong with the argument `filter` of a field that `read_list` reads."""
+    compiler, selected = _begin(info._raw_info)
+    lists.read_restrictions(compiler, selected)
 
 
 def check_payload(info: strawberry.Info[Any, Any]) -> None:

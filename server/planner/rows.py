@@ -1,9 +1,10 @@
 """What the compiler works with: fields of a selection, rows in scope, and their mapping."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import sqlalchemy
 from graphql import FieldNode, GraphQLField, GraphQLNamedType, GraphQLObjectType, get_named_type, is_abstract_type
 
 from server.identity.models import Role
@@ -26,6 +27,10 @@ class Row:
     # Whether columns may be null against what the schema says: a row kept as JSON may be older than a column of its
     # table. Without care one null would make the text of the whole object null.
     nullable: bool = False
+    # SQL of whether it meets the filter of its list.
+    matches: str = "true"
+    # SQL of the related rows of a table as one jsonb array, for a row that is kept with them.
+    related: Mapping[sqlalchemy.Table, str] = field(default_factory=dict)
 
     def column(self, name: str) -> str:
         return f"{self.alias}.{quote(self.prefix + name)}"

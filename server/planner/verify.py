@@ -17,6 +17,7 @@ from server.planner.mapping import (
     Elements,
     Embedded,
     Mapped,
+    Matches,
     On,
     OneOfTypes,
     Pages,
@@ -66,6 +67,9 @@ class _Check:
                     _Check(embedded, self.table, self.prefix + prefix, null=when is not None).run()
                 case Elements(column) | Snapshot(column):
                     self._column(column, where)
+                case Matches(_, column, related):
+                    for each in (column, *related.values()):
+                        self._column(each, where)
                 case mapped:
                     self._rows(mapped, field.type, where)
 

@@ -92,9 +92,15 @@ async def receive(socket: ClientConnection) -> Any:
 
 
 async def follow(
-    socket: ClientConnection, tenant: Tenant, after: int | None = 0, *, query: str = QUERY, id_: str = "1"
+    socket: ClientConnection,
+    tenant: Tenant,
+    after: int | None = 0,
+    *,
+    query: str = QUERY,
+    id_: str = "1",
+    **variables: object,
 ) -> None:
-    variables = {"id": encode("acc", tenant.account_id), "after": after}
+    variables |= {"id": encode("acc", tenant.account_id), "after": after}
     payload = {"query": query, "variables": variables}
     await socket.send(json.dumps({"type": "subscribe", "id": id_, "payload": payload}))
 

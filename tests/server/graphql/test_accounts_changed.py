@@ -35,9 +35,10 @@ async def add_accounts(owner: Owner, tenant: Tenant, number: int) -> list[Tenant
     return [replace(tenant, account_id=row["id"]) for row in rows]
 
 
-async def ask(served: Served, tenant: Tenant, query: str) -> Any:
+async def ask(served: Served, tenant: Tenant, query: str, **variables: object) -> Any:
+    body = {"query": query, "variables": variables}
     async with httpx.AsyncClient() as client:
-        answer = await client.post(served.address.http, json={"query": query}, headers=tenant.headers)
+        answer = await client.post(served.address.http, json=body, headers=tenant.headers)
     return answer.json()["data"]
 
 

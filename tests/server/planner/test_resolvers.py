@@ -55,6 +55,7 @@ class Subscription:
     async def events(self, info: Info[Context, None], id: strawberry.ID, after: int = 0) -> AsyncIterator[SetupEvent]:
         where = {"account_id": decode(id, "acc")}
         for sequence, event in await read_list(info, SetupEvent, where, after=("sequence", after), limit=1):
+            assert event is not None
             assert sequence == after + 1
             yield event
 

@@ -9,7 +9,7 @@ from server.accounts import models
 from server.accounts.types import Tag
 from server.graphql.scalars import SCALARS
 from server.planner import install
-from server.planner.mapping import Through, column, elements, embedded, one_of_types, table, to_many, to_one
+from server.planner.mapping import Through, column, elements, embedded, matches, one_of_types, table, to_many, to_one
 from server.planner.verify import MappingError
 from server.policies.types import Policy
 from server.tenancies.types import Tenancy
@@ -44,6 +44,8 @@ def build(annotation: Any, declared: Any = None) -> None:
         (list[Tag], to_many(on={"account": "id"}, order=("key",)), r"needs the column tag.account,"),
         (list[Tag], to_many(on={"account_id": "key"}, order=("key",)), r"needs the column account.key,"),
         (list[Tag], to_many(on={"account_id": "id"}, order=("-age",)), r"needs the column tag.age,"),
+        (bool, matches(models.Account, "kept", related={}, earlier=""), r"needs the column account.kept,"),
+        (bool, matches(models.Account, "name", related={models.Tag: "tags"}, earlier=""), r"the column account.tags,"),
         (Tag | None, to_one(on={"account_id": "id"}, where={"colour": "red"}), r"needs the column tag.colour,"),
         (Tag, to_one(on={"account_id": "id"}), r"never null, but no foreign key that is never null leads to tag"),
         (
