@@ -1,8 +1,12 @@
-"""Where setups run: as many side by side as the settings allow, each under its lease."""
+"""Where setups run: as many side by side as the settings allow, each under its lease.
+
+A setup that only waits for AWS to create its account steps aside: it keeps its lease, and another takes its slot.
+"""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -40,7 +44,7 @@ class Executor:
     @property
     def free(self) -> int:
         """How many setups more it would take now."""
-        return 0 if self._closing else self._capacity - self._taken
+        return 0 if self._closing else max(0, self._capacity - self._taken)
 
     async def offer(self, setup_id: UUID) -> None:
         """Claim the setup and run it in the background; does nothing when it is not to be had or all slots are taken.
@@ -61,6 +65,7 @@ class Executor:
                 self._free_slot()
         if lease is not None:
             self._leases.add(lease)
+            lease.aside = self._aside
             lease.wanted_back = self._closing
             self._spawn(self._work(lease))
 
@@ -92,10 +97,22 @@ class Executor:
 
     def _free_slot(self) -> None:
         self._taken -= 1
-        if self._passed_over and not self._closing:
+        if self._passed_over and self.free:
             setup_id = next(iter(self._passed_over))
             del self._passed_over[setup_id]
             self._spawn(self._offer_again(setup_id))
+
+    @asynccontextmanager
+    async def _aside(self) -> AsyncIterator[None]:
+        """A block of a setup that needs no slot.
+
+        It has one again at once, be there one too many for a moment: it holds a lease, and was here before.
+        """
+        self._free_slot()
+        try:
+            yield
+        finally:
+            self._taken += 1
 
     async def _offer_again(self, setup_id: UUID) -> None:
         try:

@@ -9,12 +9,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, or_, update
+from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.assurance.models import LIVE, Setup, SetupStatus
@@ -22,6 +22,7 @@ from server.assurance.service import LeaseLost, hold
 from server.database import transaction
 from server.jobs import Job, enqueue
 from server.outages import is_away
+from workers.due import is_due
 
 # As long as the one call to AWS that must end within it takes at most, and a little more. What is left of it when its
 # holder dies is most of the time until another one carries on.
@@ -41,6 +42,8 @@ class Lease:
         self.deadline = asked_at + LEASE.total_seconds()
         # Set when the worker shuts down: whoever works under the lease stops at the next good moment.
         self.wanted_back = False
+        # A block that only waits, for others to do their part: the slot of the worker is meanwhile another's.
+        self.aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         self._engine = engine
 
     def check(self, margin: float = 0.0) -> None:
@@ -100,16 +103,11 @@ class Lease:
 
 
 async def claim(engine: AsyncEngine, setup_id: UUID) -> Lease | None:
-    """Take the lease of a setup that is due and that nobody holds; None when it is not to be had."""
+    """Take the lease of a setup that is due (`workers.due`); None when it is not to be had."""
     asked_at = time.monotonic()
     claimed = (
         update(Setup)
-        .where(
-            Setup.id == setup_id,
-            Setup.status.in_(LIVE),
-            Setup.next_attempt_at <= func.now(),
-            or_(Setup.lease_until.is_(None), Setup.lease_until < func.now()),
-        )
+        .where(Setup.id == setup_id, is_due())
         .values(
             lease_token=Setup.lease_token + 1,
             lease_owner=OWNER,

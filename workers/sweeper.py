@@ -10,16 +10,17 @@ import random
 import time
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.account_types.models import AccountType
-from server.assurance.models import LIVE, Setup
+from server.assurance.models import Setup
 from server.database import transaction
 from server.idempotency import forget_expired
 from server.jobs import Job, Outbox, enqueue
 from server.outages import Outage
 from server.tenancies.models import Tenancy
+from workers.due import is_due
 from workers.executor import Executor
 
 TICK_SECONDS = 0.75
@@ -55,23 +56,13 @@ async def take_due_setups(engine: AsyncEngine, executor: Executor) -> None:
     """Offer the executor as many setups that are due as it has slots for: nothing on the way is Redis's to lose."""
     if executor.free <= 0:
         return
-    due = select(Setup.id).where(*_is_due()).order_by(Setup.next_attempt_at).limit(executor.free)
+    due = select(Setup.id).where(is_due()).order_by(Setup.next_attempt_at).limit(executor.free)
     async with transaction(engine) as session:
         found = list(await session.scalars(due))
     # Workers that see the same setups begin with others.
     random.shuffle(found)
     for setup_id in found:
         await executor.offer(setup_id)
-
-
-def _is_due() -> tuple[ColumnElement[bool], ...]:
-    """Live, its time has come, and nobody holds it."""
-    now = func.now()
-    return (
-        Setup.status.in_(LIVE),
-        Setup.next_attempt_at <= now,
-        or_(Setup.lease_until.is_(None), Setup.lease_until < now),
-    )
 
 
 async def wake_due_setups(session: AsyncSession) -> int:
@@ -83,7 +74,7 @@ async def wake_due_setups(session: AsyncSession) -> int:
     due = (
         select(Setup.id)
         .where(
-            *_is_due(),
+            is_due(),
             # The transaction that requested a setup sent its first wake-up.
             or_(
                 func.coalesce(Setup.hinted_at, Setup.requested_at) < now - HINT_AGE,

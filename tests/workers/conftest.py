@@ -61,7 +61,9 @@ async def bootstrapped(settings: Settings, engine: AsyncEngine, proxy: AwsProxy)
 
 @pytest.fixture
 async def world(bootstrapped: World) -> World:
+    """With nothing that another test left behind."""
     bootstrapped.proxy.reset()
+    await bootstrapped.end_setups()
     return bootstrapped
 
 

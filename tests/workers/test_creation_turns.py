@@ -1,91 +1,141 @@
 """AWS creates five accounts of an organization at a time: whose turn it is, among all workers."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Sequence
 from uuid import UUID
 
-import pytest
+from sqlalchemy import delete, select
 
-from server.assurance.models import CreateIntent, IntentState
-from tests.workers.test_create_account import REQUEST, is_done, requested, waits
-from tests.workers.world import World
-from workers.assurance.run import Run
-from workers.assurance.stages import create_account
-
-
-async def five_in_creation(world: World, team: UUID, name: str) -> list[UUID]:
-    """Other workers are at work on five."""
-    others = [await requested(world, team, f"{name} {number}") for number in range(5)]
-    for account_id, setup_id, _ in others:
-        async with world.holding(setup_id) as run:
-            await create_account._declare(run)
-        await world.set_intent(account_id, state=IntentState.REQUESTED, request_id=REQUEST)
-    return [account_id for account_id, _, _ in others]
+from server.accounts.models import Account
+from server.assurance.models import CreateIntent, IntentState, Setup, SetupStatus, StageStatus
+from server.database import transaction
+from server.jobs import Job, Outbox
+from tests.workers.proxies import refuse
+from tests.workers.test_create_account import REQUEST, is_done, requested
+from tests.workers.world import World, new_tenancy
+from workers.assurance.runner import Runner
+from workers.assurance.stages import STAGES
+from workers.due import is_due
+from workers.lease import claim
 
 
-class Looks:
-    """Counts how often it was looked for a free slot. `meanwhile` is what comes after the second time."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Run], Awaitable[None]]) -> None:
-        self.count = 0
-        plain = create_account._call
-
-        async def call(run: Run, intent: CreateIntent) -> CreateIntent | None:
-            called = await plain(run, intent)
-            self.count += 1
-            if self.count == 2:
-                assert called is None
-                await meanwhile(run)
-            return called
-
-        monkeypatch.setattr(create_account, "_call", call)
-        monkeypatch.setattr(create_account, "SLOT_SECONDS", 0.01)
+async def in_line(world: World, team: UUID, name: str, number: int) -> list[UUID]:
+    """The setups of so many accounts, in the order of their requests."""
+    return [(await requested(world, team, f"{name} {each}"))[1] for each in range(number)]
 
 
-async def test_five_accounts_at_a_time_are_being_created_whoever_does_it(
-    world: World, team: UUID, monkeypatch: pytest.MonkeyPatch
+async def due(world: World) -> set[UUID]:
+    async with transaction(world.engine) as session:
+        return set(await session.scalars(select(Setup.id).where(is_due())))
+
+
+async def give_number(world: World, setup_id: UUID) -> None:
+    """AWS has created the account."""
+    account_id = (await world.setup_of_id(setup_id)).account_id
+    await world.change(account_id, aws_account_id=f"{account_id.int % 10**12:012}")
+
+
+async def five_are_asked_for(world: World, setups: Sequence[UUID]) -> None:
+    """Other workers, which are gone, have asked AWS for these accounts."""
+    async with transaction(world.engine) as session:
+        for setup_id in setups:
+            account = await session.get_one(Account, (await session.get_one(Setup, setup_id)).account_id)
+            session.add(
+                CreateIntent(
+                    account_id=account.id,
+                    tenancy_id=account.tenancy_id,
+                    email=account.email,
+                    account_name=account.name,
+                    state=IntentState.REQUESTED,
+                    request_id=REQUEST,
+                )
+            )
+
+
+async def test_the_first_five_have_a_turn_and_the_next_when_one_of_them_has_its_account(
+    world: World, team: UUID
 ) -> None:
-    others = await five_in_creation(world, team, "In creation")
-    account_id, setup_id, email = await requested(world, team, "In line")
-    monkeypatch.setattr(create_account, "TURN_SECONDS", 0.0)
-    await waits(world, setup_id, "CREATE_ACCOUNT_QUEUED")
-    assert world.proxy.calls["CreateAccount"] == 0
-    assert (await world.intent(account_id)).state is IntentState.INTENT
-    await world.set_intent(others[0], state=IntentState.FAILED)
+    setups = await in_line(world, team, "In order", 7)
+    assert await due(world) == set(setups[:5])
+    assert await claim(world.engine, setups[5]) is None
+    for setup_id in reversed(setups[:5]):
+        await world.claim(setup_id)
+    assert await due(world) == set()
+    await give_number(world, setups[3])
+    assert await due(world) == {setups[5]}
+    await world.claim(setups[5])
+    assert await claim(world.engine, setups[6]) is None
+
+
+async def test_workers_that_claim_together_take_no_more_than_five(world: World, team: UUID) -> None:
+    setups = await in_line(world, team, "Together", 8)
+    leases = await asyncio.gather(*(claim(world.engine, setup_id) for setup_id in reversed(setups * 2)))
+    assert {lease.setup_id for lease in leases if lease is not None} == set(setups[:5])
+
+
+async def test_a_setup_that_waits_for_something_else_or_is_over_leaves_its_turn_to_the_next(
+    world: World, team: UUID
+) -> None:
+    setups = await in_line(world, team, "Given up", 8)
+    for setup_id, status in ((setups[0], SetupStatus.FAILED), (setups[1], SetupStatus.CANCELLED)):
+        await world.set_setup(setup_id, status=status)
+    assert await due(world) == set(setups[2:7])
+    world.proxy.fail("CreateAccount", refuse("TooManyRequestsException"))
+    assert (await world.run(setups[2])).status is SetupStatus.WAITING
+    assert await due(world) == set(setups[3:8])
+    # Its time comes: it is still the first.
+    await world.make_due(setups[2])
+    assert await due(world) == set(setups[2:7])
+
+
+async def test_accounts_that_aws_was_asked_for_are_taken_up_and_count_until_it_has_created_them(
+    world: World, team: UUID
+) -> None:
+    setups = await in_line(world, team, "Asked for", 6)
+    await five_are_asked_for(world, setups[:5])
+    # They are taken up by whoever comes, and none besides.
+    assert await due(world) == set(setups[:5])
+    await give_number(world, setups[0])
+    assert await due(world) == set(setups)
+
+
+async def test_turns_are_those_of_one_tenancy_and_not_for_accounts_that_are_there(
+    world: World, team: UUID, hardened: UUID
+) -> None:
+    await in_line(world, team, "Before them", 6)
+    reassured = await world.reassure(hardened)
+    await new_tenancy(world.engine, "turns-of-its-own")
+    async with transaction(world.engine) as session:
+        management = await session.scalar(
+            select(Setup.id).where(Setup.tenancy_id != world.tenancy_id, Setup.status == SetupStatus.PENDING)
+        )
+    assert {reassured, management} <= await due(world)
+
+
+async def test_whoever_has_its_account_wakes_the_next(world: World, team: UUID) -> None:
+    account_id, setup_id, email = await requested(world, team, "Done and gone")
+    setups = await in_line(world, team, "Woken", 6)
+    async with transaction(world.engine) as session:
+        await session.execute(delete(Outbox))
+    for each in setups[:4]:
+        await world.claim(each)
     await world.complete(setup_id)
     await is_done(world, account_id, email)
-    for other in others:
-        await world.set_intent(other, state=IntentState.FAILED)
+    async with transaction(world.engine) as session:
+        woken = (await session.execute(select(Outbox.job, Outbox.argument))).all()
+    assert woken == [(Job.RUN_SETUP, setups[4])]
 
 
-async def test_a_setup_waits_for_its_turn_where_it_stands(
-    world: World, team: UUID, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    others = await five_in_creation(world, team, "Before it")
-    account_id, setup_id, email = await requested(world, team, "In its turn")
-
-    async def one_is_done(_: Run) -> None:
-        await world.set_intent(others[0], state=IntentState.FAILED)
-
-    looks = Looks(monkeypatch, one_is_done)
+async def test_who_was_claimed_beside_five_does_not_call(world: World, team: UUID) -> None:
+    account_id, setup_id, email = await requested(world, team, "One too many")
+    lease = await world.claim(setup_id)
+    await five_are_asked_for(world, await in_line(world, team, "Overtaken by", 5))
+    await asyncio.create_task(Runner(world.engine, world.aws, STAGES).run(lease))
+    stage = (await world.stages(setup_id))["create_account"]
+    assert (stage.status, stage.error_code) == (StageStatus.WAITING, "CREATE_ACCOUNT_QUEUED")
+    assert (world.proxy.calls["CreateAccount"], (await world.intent(account_id)).state) == (0, IntentState.INTENT)
+    await world.end_setups()
+    await world.set_setup(setup_id, status=SetupStatus.WAITING)
+    await world.make_due(setup_id)
     await world.complete(setup_id)
     await is_done(world, account_id, email)
-    assert looks.count == 3
-    assert (await world.stages(setup_id))["create_account"].attempts == 1
-    for other in others:
-        await world.set_intent(other, state=IntentState.FAILED)
-
-
-async def test_a_worker_that_stops_does_not_wait_for_a_turn(
-    world: World, team: UUID, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    others = await five_in_creation(world, team, "Ahead of it")
-    _, setup_id, _ = await requested(world, team, "Stopped in line")
-
-    async def stop(run: Run) -> None:
-        run.lease.wanted_back = True
-
-    looks = Looks(monkeypatch, stop)
-    await waits(world, setup_id, "CREATE_ACCOUNT_QUEUED")
-    assert looks.count == 2
-    for other in others:
-        await world.set_intent(other, state=IntentState.FAILED)

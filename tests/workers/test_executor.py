@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
@@ -26,7 +26,7 @@ class Work:
 
 
 @asynccontextmanager
-async def executing(world: World, capacity: int, work: Work) -> AsyncIterator[Executor]:
+async def executing(world: World, capacity: int, work: Callable[[Lease], Awaitable[None]]) -> AsyncIterator[Executor]:
     executor = Executor(world.engine, capacity, work)
     yield executor
     await executor.close()
@@ -53,6 +53,32 @@ async def test_setups_run_side_by_side_up_to_the_capacity(world: World, setups: 
         assert (await world.setup_of_id(setups[2])).lease_until is None
         # A slot falls free: the setup that found none is claimed without another wake-up.
         work.ends.put_nowait(None)
+        async with asyncio.timeout(5):
+            assert await work.begun.get() == setups[2]
+
+
+async def test_a_setup_that_steps_aside_leaves_its_slot_to_another_and_has_one_again_at_once(
+    world: World, setups: list[UUID]
+) -> None:
+    work, back = Work(), asyncio.Event()
+
+    async def run(lease: Lease) -> None:
+        if lease.setup_id == setups[0]:
+            async with lease.aside():
+                await back.wait()
+        await work(lease)
+
+    async with executing(world, 1, run) as executor:
+        for setup_id in setups:
+            await executor.offer(setup_id)
+        assert await work.begun.get() == setups[1]
+        assert executor.free == 0
+        back.set()
+        assert await work.begun.get() == setups[0]
+        work.ends.put_nowait(None)
+        work.ends.put_nowait(None)
+        # Only now is a slot free.
+        assert (await world.setup_of_id(setups[2])).lease_until is None
         async with asyncio.timeout(5):
             assert await work.begun.get() == setups[2]
 

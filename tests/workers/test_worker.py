@@ -12,12 +12,10 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
 
 from server.accounts.models import AccountStatus
-from server.assurance.models import LIVE, Setup, SetupStatus, StageStatus
+from server.assurance.models import SetupStatus, StageStatus
 from server.config import Settings
-from server.database import transaction
 from server.errors import ConfigurationError
 from tests.workers.proxies import Gate, Held, refuse
 from tests.workers.world import World
@@ -52,15 +50,6 @@ class Heard(logging.Handler):
             while not all(any(word in line for line in self.lines) for word in words):
                 self._more.clear()
                 await self._more.wait()
-
-
-@pytest.fixture(autouse=True)
-async def undisturbed(world: World) -> AsyncIterator[None]:
-    """No setup that another test left behind is there for a worker to take up; and nothing is held in the end."""
-    async with transaction(world.engine) as session:
-        await session.execute(update(Setup).where(Setup.status.in_(LIVE)).values(status=SetupStatus.FAILED))
-    yield
-    world.proxy.reset()
 
 
 @pytest.fixture

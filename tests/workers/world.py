@@ -15,7 +15,17 @@ from server.account_types.service import create_account_type
 from server.accounts.models import Account, AccountRole
 from server.accounts.service import SYSTEM, TagValue
 from server.assurance.foundation import bootstrap_tenancy
-from server.assurance.models import CreateIntent, Event, Setup, SetupKind, SetupStatus, Stage, StageStatus
+from server.assurance.models import (
+    LIVE,
+    CreateIntent,
+    Event,
+    IntentState,
+    Setup,
+    SetupKind,
+    SetupStatus,
+    Stage,
+    StageStatus,
+)
 from server.assurance.requests import create_account
 from server.assurance.service import begin_setup, retry_setup
 from server.config import Settings
@@ -98,12 +108,13 @@ class World:
                 update(AccountType).where(AccountType.id == account_type_id).values(organizational_unit_id=None)
             )
 
+    async def set_setup(self, setup_id: UUID, **values: object) -> None:
+        async with transaction(self.engine) as session:
+            await session.execute(update(Setup).where(Setup.id == setup_id).values(**values))
+
     async def make_due(self, setup_id: UUID) -> None:
         """Let the time pass that a waiting setup waits for."""
-        async with transaction(self.engine) as session:
-            await session.execute(
-                update(Setup).where(Setup.id == setup_id).values(next_attempt_at=func.now(), lease_until=None)
-            )
+        await self.set_setup(setup_id, next_attempt_at=func.now(), lease_until=None)
 
     async def replace_stages(self, setup_id: UUID, *names: str) -> None:
         """Give the setup other stages than the catalogue's."""
@@ -120,6 +131,11 @@ class World:
                 )
                 for position, name in enumerate(names, start=1)
             )
+
+    async def end_setups(self) -> None:
+        """Fail every setup that is live, so that no worker takes it up and none waits behind it."""
+        async with transaction(self.engine) as session:
+            await session.execute(update(Setup).where(Setup.status.in_(LIVE)).values(status=SetupStatus.FAILED))
 
     # Looking
 
@@ -150,6 +166,12 @@ class World:
     async def intent(self, account_id: UUID) -> CreateIntent:
         async with transaction(self.engine) as session:
             return await session.get_one(CreateIntent, account_id)
+
+    async def count_intents(self, accounts: Sequence[UUID], state: IntentState) -> int:
+        """How many of the accounts have come so far with their creation."""
+        found = select(func.count()).where(CreateIntent.account_id.in_(accounts), CreateIntent.state == state)
+        async with transaction(self.engine) as session:
+            return (await session.scalars(found)).one()
 
     async def stages(self, setup_id: UUID) -> dict[str, Stage]:
         rows = select(Stage).where(Stage.setup_id == setup_id).order_by(Stage.position)

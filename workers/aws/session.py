@@ -116,7 +116,7 @@ class Aws:
     """Clients and assumed roles. Raises ConfigurationError when simulator mode has no endpoint.
 
     `organization_writes` lets one setup of this process at a time wait for its turn at an organization (see
-    `turns.py`). `creations` bounds the accounts of one organization that are being created.
+    `turns.py`).
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -146,9 +146,6 @@ class Aws:
         # A lock lives for as long as somebody has it in hand.
         self._assuming: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.organization_writes: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.creations: defaultdict[UUID, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(CONCURRENT_CREATIONS)
-        )
 
     async def __aenter__(self) -> "Aws":
         return self

@@ -24,6 +24,7 @@ from workers.assurance.tenancy import initializing
 from workers.aws.errors import explain, explain_failure, is_outcome_unknown
 from workers.aws.session import CONCURRENT_CREATIONS, CONNECT_SECONDS, ONCE_READ_SECONDS
 from workers.aws.turns import organization_turn
+from workers.due import wake_next_creation
 
 # For so long a call whose answer was lost may still reach AWS, or its account not show in AWS's lists.
 QUARANTINE_SECONDS = 20.0
@@ -33,8 +34,7 @@ CALL_SECONDS = float(CONNECT_SECONDS + ONCE_READ_SECONDS)
 # How long to ask for the outcome before the setup waits, and how often: AWS takes from seconds to minutes.
 ASK_SECONDS = 45.0
 FIRST_ASK_SECONDS, LONGEST_ASK_SECONDS, ASK_AGAIN_SECONDS = 0.2, 3.0, 5.0
-# How long to wait for a turn, while the worker's other setups wait behind, and how often to look.
-TURN_SECONDS, SLOT_SECONDS = 45.0, 2.0
+SLOT_SECONDS = 2.0
 FIRST_LOOK_SECONDS = 2.0
 
 
@@ -46,13 +46,13 @@ async def check(run: Run) -> Sequence[Finding]:
 async def apply(run: Run) -> None:
     if run.tenancy.aws_organization_id is None:
         raise initializing(run.tenancy)
-    async with run.aws.creations[run.tenancy.id]:
-        intent = await _declare(run)
-        if intent.state is IntentState.CALLING:
-            intent = await _reconcile(run, intent)
-        if intent.state is IntentState.INTENT:
-            intent = await _call_in_turn(run, intent)
-        if intent.state is IntentState.REQUESTED:
+    intent = await _declare(run)
+    if intent.state is IntentState.CALLING:
+        intent = await _reconcile(run, intent)
+    if intent.state is IntentState.INTENT:
+        intent = await _call(run, intent)
+    if intent.state is IntentState.REQUESTED:
+        async with run.lease.aside():
             await _await_outcome(run, intent)
 
 
@@ -91,26 +91,8 @@ async def _reconcile(run: Run, intent: CreateIntent) -> CreateIntent:
     return await _set_aside(run, IntentState.INTENT)
 
 
-async def _call_in_turn(run: Run, intent: CreateIntent) -> CreateIntent:
-    """Call as soon as AWS would take one more; raises StageStopped when that takes long.
-
-    A setup that came back every two seconds would be claimed, and tell two events, each time, and all that are queued
-    would: here no more setups of a worker look than it could call for.
-    """
-    until = time.monotonic() + TURN_SECONDS
-    while (called := await _call(run, intent)) is None:
-        if run.lease.wanted_back or time.monotonic() >= until:
-            raise wait(
-                "CREATE_ACCOUNT_QUEUED",
-                f"AWS creates {CONCURRENT_CREATIONS} accounts of an organization at a time; this one is next.",
-                SLOT_SECONDS,
-            )
-        await asyncio.sleep(SLOT_SECONDS)
-    return called
-
-
-async def _call(run: Run, intent: CreateIntent) -> CreateIntent | None:
-    """None, and no call, while AWS creates as many accounts as it takes at a time."""
+async def _call(run: Run, intent: CreateIntent) -> CreateIntent:
+    """Call, unless AWS creates as many accounts as it takes at a time: StageStopped is raised then."""
     async with (
         organization_turn(run.engine, run.aws, run.tenancy.id),
         run.aws.client("organizations", run.tenancy.home_region, once=True) as organizations,
@@ -118,7 +100,7 @@ async def _call(run: Run, intent: CreateIntent) -> CreateIntent | None:
         await run.lease.renew()
         async with run.write() as session:
             if not await _take_slot(session, run):
-                return None
+                raise _queued()
             intent = await _mine(session, run)
             intent.state, intent.calls = IntentState.CALLING, intent.calls + 1
             intent.called_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
@@ -225,6 +207,7 @@ async def _done(run: Run, intent: CreateIntent, account_id: str) -> CreateIntent
         intent = await _mine(session, run)
         intent.state = IntentState.DONE
         (await session.get_one(Account, run.account.id)).aws_account_id = account_id
+        await wake_next_creation(session, run.tenancy.id, run.lease.setup_id)
     return intent
 
 
@@ -254,6 +237,15 @@ async def _age(run: Run, intent: CreateIntent) -> float:
     async with run.read() as session:
         now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     return QUARANTINE_SECONDS if intent.called_at is None else (now - intent.called_at) / timedelta(seconds=1)
+
+
+def _queued() -> StageStopped:
+    """Rare: a setup is taken up when it has a turn, but another may have come up at the same moment."""
+    return wait(
+        "CREATE_ACCOUNT_QUEUED",
+        f"AWS creates {CONCURRENT_CREATIONS} accounts of an organization at a time; this one is next.",
+        SLOT_SECONDS,
+    )
 
 
 def _outcome_unknown(seconds: float) -> StageStopped:
