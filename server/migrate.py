@@ -7,10 +7,12 @@ import hmac
 import logging
 import secrets
 import unicodedata
+from functools import cache
 from importlib.resources import files
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -42,38 +44,49 @@ HOLDERS = text("""
 
 
 async def migrate(settings: Settings, revision: str = "head") -> str:
-    """Create the roles that are missing and migrate to `revision`, in one transaction; returns the one reached.
+    """Create the roles that are missing and migrate to `revision`, in a transaction for each migration; returns the one
+    reached.
 
     A role is created with the password of its setting's URL. One that exists is left as it is. A table that others use
-    is given way to and tried again for some 20 seconds.
-    Raises ConfigurationError when the owner's URL is not set, FreeholdError when a role can be neither found nor made
-    or a table stays in use.
+    is given way to and tried again for some 20 seconds, for each migration anew.
+    Raises ConfigurationError when the owner's URL is not set, FreeholdError when a role can be neither found nor made,
+    a table stays in use or a migration fails: the database is then at the revision before that one.
     """
     engine = create_engine(settings.require("owner_database_url"), pool_size=1)
-    pauses = iter(PAUSES)
     try:
         while True:
-            try:
-                return await _try(engine, settings, revision)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in LOCK_FAULTS:
-                    raise
-                held = await _held(engine)
-            pause = next(pauses, None)
-            if pause is None:
-                raise FreeholdError(
-                    f"a table that a migration changes was in use at each of {len(PAUSES) + 1} tries; {held}. Nothing "
-                    "was changed. Try again when it is quieter, or end what holds the table: an administrator can, by "
-                    "SELECT pg_terminate_backend(PROCESS)."
-                )
-            logger.warning("a table that a migration changes is in use, next try in %s s; %s", pause, held)
-            await asyncio.sleep(pause)
+            reached, left = await _step(engine, settings, revision)
+            if not left:
+                return reached
     finally:
         await engine.dispose()
 
 
-async def _try(engine: AsyncEngine, settings: Settings, revision: str) -> str:
+async def _step(engine: AsyncEngine, settings: Settings, revision: str) -> tuple[str, int]:
+    """The next migration, tried until it gets its locks; the revision reached, and how many are left."""
+    pauses = iter(PAUSES)
+    while True:
+        try:
+            return await _try(engine, settings, revision)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in LOCK_FAULTS:
+                raise
+            held = await _held(engine)
+        pause = next(pauses, None)
+        if pause is None:
+            raise FreeholdError(
+                f"a table that the migration after revision {await _reached(engine)} changes was in use at each of "
+                f"{len(PAUSES) + 1} tries; {held}. That migration has changed nothing, and those before it stay. Run "
+                "`freehold migrate` again when it is quieter, and it goes on from there; or end what holds the table: "
+                "an administrator can, by SELECT pg_terminate_backend(PROCESS)."
+            )
+        logger.warning("a table that a migration changes is in use, next try in %s s; %s", pause, held)
+        await asyncio.sleep(pause)
+
+
+async def _try(engine: AsyncEngine, settings: Settings, revision: str) -> tuple[str, int]:
     async with engine.begin() as connection:
+        # Processes that migrate at once take their steps in turns: each looks anew what is left.
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
         for role, setting in ROLES.items():
@@ -82,6 +95,11 @@ async def _try(engine: AsyncEngine, settings: Settings, revision: str) -> str:
         # what gives up before is the migration, and not a request, unless that one has waited longer by then.
         await connection.execute(text("SET LOCAL lock_timeout = '900ms'"))
         return await connection.run_sync(_upgrade, revision)
+
+
+async def _reached(engine: AsyncEngine) -> str | None:
+    async with engine.connect() as connection:
+        return await connection.run_sync(_revision)
 
 
 async def _held(engine: AsyncEngine) -> str:
@@ -98,18 +116,38 @@ def alembic_config(connection: Connection) -> Config:
     return config
 
 
-def _upgrade(connection: Connection, revision: str) -> str:
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(files("migrations")))
+
+
+def _upgrade(connection: Connection, revision: str) -> tuple[str, int]:
+    """Run the first of the migrations that are left, if any; the revision reached, and how many are left then."""
     before = _revision(connection)
-    command.upgrade(alembic_config(connection), revision)
-    after = _revision(connection)
-    logger.info("database is at revision %s%s", after, "" if before == after else f", was {before or 'empty'}")
-    return str(after)
+    left = [script.revision for script in _scripts().iterate_revisions(revision, before)]
+    if not left:
+        logger.info("database is at revision %s", before)
+        return str(before), 0
+    after = left.pop()
+    try:
+        command.upgrade(alembic_config(connection), after)
+    except (DBAPIError, FreeholdError) as error:
+        if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in (None, *LOCK_FAULTS):
+            raise
+        raise FreeholdError(
+            f"migration {after} failed, and the database is at revision {before or 'none'}: "
+            f"{error.orig if isinstance(error, DBAPIError) else error}. Nothing of that migration was kept. Put right "
+            "what it says and run `freehold migrate` again, which goes on from there."
+        ) from error
+    logger.info("database is at revision %s, was %s", after, before or "empty")
+    return after, len(left)
 
 
 def _revision(connection: Connection) -> str | None:
     if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
         return None
-    return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
+    found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return None if found is None else str(found)
 
 
 async def _ensure_role(connection: AsyncConnection, role: str, settings: Settings, setting: str) -> None:

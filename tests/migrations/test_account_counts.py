@@ -68,10 +68,10 @@ async def test_a_request_that_has_locked_its_account_goes_on(uncounted: Settings
     assert await counts(uncounted) == {"full": 2, "empty": 1}
 
 
-@pytest.mark.parametrize(("before", "after"), [("0003", "0004"), ("0006", "0007")])
+@pytest.mark.parametrize(("before", "after"), [("0003", "0004"), ("0006", "0007"), ("0003", "head")])
 async def test_requests_go_on_side_by_side_with_a_migration(uncounted: Settings, before: str, after: str) -> None:
-    """From one revision to the next. What needs the accounts for itself does not get them while an earlier migration of
-    its transaction has the types, for which those wait who have locked an account.
+    """Each migration has a transaction of its own: one that needs the accounts for itself would not get them while an
+    earlier one had the types, for which those wait who have locked an account.
     """
     await migrate(uncounted, before)
     over = asyncio.Event()
