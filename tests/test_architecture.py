@@ -10,7 +10,19 @@ ROOT = Path(__file__).parent.parent
 # A domain may import those to its right, never one to its left.
 DOMAINS = ("assurance", "policies", "accounts", "account_types", "tenancies")
 # What a worker may import from the server: the contract, and of each domain its tables and its rules.
-FOR_WORKERS = {"config", "database", "errors", "idempotency", "jobs", "logs", "loops", "models", "outages", "relay"}
+FOR_WORKERS = {
+    "config",
+    "database",
+    "errors",
+    "idempotency",
+    "jobs",
+    "leases",
+    "logs",
+    "loops",
+    "models",
+    "outages",
+    "relay",
+}
 RULES = {"models", "service", "foundation"}
 # Inside a domain: who may import whom.
 INSIDE = {

@@ -1,19 +1,21 @@
-"""Where setups run: as many side by side as the settings allow, each under its lease.
+"""Where leased work is done: so many pieces of a kind side by side, each under its lease.
 
-A setup that only waits for AWS to create its account steps aside: it keeps its lease, and another takes its slot.
+Work that only waits for AWS, such as a setup whose account AWS is creating, steps aside: it keeps its lease, and other
+work takes its slot.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Generic
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.assurance.service import LeaseLost
+from server.leases import LeaseLost
 from server.outages import is_away
-from workers.lease import Lease, claim
+from workers.lease import Lease, R, Work, claim
 
 # Of the ten seconds after which a supervisor kills: to come to a good place to stop, then to give the leases back.
 FINISH_SECONDS, RELEASE_SECONDS = 5.0, 3.0
@@ -22,44 +24,47 @@ logger = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """The setup is unfinished and its lease is to be given back."""
+    """The work is unfinished and its lease is to be given back."""
 
 
-class Executor:
-    """Runs claimed setups. `run` works under a lease until its setup has finished, failed or waits.
+class Executor(Generic[R]):
+    """Does claimed work of one kind. `run` works under a lease until its row is finished, failed or waits.
 
     It raises LeaseLost when it has to stop without a further write, and Interrupted to give the lease back.
     """
 
-    def __init__(self, engine: AsyncEngine, capacity: int, run: Callable[[Lease], Awaitable[None]]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, work: Work[R], capacity: int, run: Callable[[Lease[R]], Awaitable[None]]
+    ) -> None:
+        self.work = work
         self._engine = engine
         self._capacity = capacity
         self._run = run
         self._taken = 0
         self._closing = False
-        self._leases: set[Lease] = set()
+        self._leases: set[Lease[R]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._passed_over: dict[UUID, None] = {}
 
     @property
     def free(self) -> int:
-        """How many setups more it would take now."""
+        """How many pieces of work more it would take now."""
         return 0 if self._closing else max(0, self._capacity - self._taken)
 
-    async def offer(self, setup_id: UUID) -> None:
-        """Claim the setup and run it in the background; does nothing when it is not to be had or all slots are taken.
+    async def offer(self, row_id: UUID) -> None:
+        """Claim the row and run it in the background; does nothing when it is not to be had or all slots are taken.
 
-        A setup that found no slot is claimed when one falls free, unless another worker was faster.
+        A row that found no slot is claimed when one falls free, unless another worker was faster.
         """
         if self._closing:
             return
         if self._taken >= self._capacity:
-            self._passed_over[setup_id] = None
+            self._passed_over[row_id] = None
             return
         self._taken += 1
         lease = None
         try:
-            lease = await claim(self._engine, setup_id)
+            lease = await claim(self._engine, self.work, row_id)
         finally:
             if lease is None:
                 self._free_slot()
@@ -98,13 +103,13 @@ class Executor:
     def _free_slot(self) -> None:
         self._taken -= 1
         if self._passed_over and self.free:
-            setup_id = next(iter(self._passed_over))
-            del self._passed_over[setup_id]
-            self._spawn(self._offer_again(setup_id))
+            row_id = next(iter(self._passed_over))
+            del self._passed_over[row_id]
+            self._spawn(self._offer_again(row_id))
 
     @asynccontextmanager
     async def _aside(self) -> AsyncIterator[None]:
-        """A block of a setup that needs no slot.
+        """A block of work that needs no slot.
 
         It has one again at once, be there one too many for a moment: it holds a lease, and was here before.
         """
@@ -114,14 +119,14 @@ class Executor:
         finally:
             self._taken += 1
 
-    async def _offer_again(self, setup_id: UUID) -> None:
+    async def _offer_again(self, row_id: UUID) -> None:
         try:
-            await self.offer(setup_id)
+            await self.offer(row_id)
         except Exception as error:
             # The sweeper offers it again.
-            logger.warning("setup %s was not claimed: %s: %s", setup_id, type(error).__name__, error)
+            logger.warning("%s %s was not claimed: %s: %s", self.work.name, row_id, type(error).__name__, error)
 
-    async def _work(self, lease: Lease) -> None:
+    async def _work(self, lease: Lease[R]) -> None:
         try:
             await self._run_while_kept(lease)
         except LeaseLost as lost:
@@ -134,14 +139,14 @@ class Executor:
         except Exception as error:
             # The lease runs out by itself, and with it the setup becomes due again.
             if is_away(error):
-                logger.warning("setup %s stopped for now: %s: %s", lease.setup_id, type(error).__name__, error)
+                logger.warning("%s stopped for now: %s: %s", lease, type(error).__name__, error)
             else:
-                logger.exception("setup %s stopped for now", lease.setup_id)
+                logger.exception("%s stopped for now", lease)
         finally:
             self._leases.discard(lease)
             self._free_slot()
 
-    async def _run_while_kept(self, lease: Lease) -> None:
+    async def _run_while_kept(self, lease: Lease[R]) -> None:
         work = asyncio.ensure_future(self._run(lease))
         heart = asyncio.create_task(lease.keep())
         try:
@@ -154,12 +159,10 @@ class Executor:
         if not first.cancelled():
             first.result()
 
-    async def _give_back(self, lease: Lease) -> None:
+    async def _give_back(self, lease: Lease[R]) -> None:
         try:
             await lease.give_back()
         except LeaseLost as lost:
             logger.info("%s", lost)
         except Exception as error:
-            logger.warning(
-                "the lease of setup %s runs out by itself: %s: %s", lease.setup_id, type(error).__name__, error
-            )
+            logger.warning("the lease of %s runs out by itself: %s: %s", lease, type(error).__name__, error)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from server.assurance.models import Setup
 from workers.assurance.units import create_unit_of_type
 from workers.aws.errors import explain
 from workers.aws.session import Aws
@@ -21,7 +22,7 @@ class Resources:
 
     engine: AsyncEngine
     aws: Aws
-    executor: Executor
+    executor: Executor[Setup]
 
 
 async def run_setup(ctx: dict[str, Any], setup_id: str) -> None:

@@ -1,7 +1,7 @@
-"""The lease: the right to work on one setup, for some seconds at a time.
+"""The lease: the right to do one piece of work, such as a setup, for some seconds at a time.
 
 A worker that lost its lease without noticing, frozen or cut off from PostgreSQL, writes nothing: every transaction
-compares the token (`server.assurance.service.hold`), and every call to AWS first looks at the local deadline.
+compares the token (`Work.hold`), and every call to AWS first looks at the local deadline.
 """
 
 import asyncio
@@ -9,20 +9,20 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import ColumnElement, func, or_, true, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from server.assurance.models import LIVE, Setup, SetupStatus
-from server.assurance.service import LeaseLost, hold
 from server.database import transaction
 from server.jobs import Job, enqueue
+from server.leases import Leased, LeaseLost
 from server.outages import is_away
-from workers.due import is_due
 
 # As long as the one call to AWS that must end within it takes at most, and a little more. What is left of it when its
 # holder dies is most of the time until another one carries on.
@@ -30,14 +30,43 @@ LEASE = timedelta(seconds=8.5)
 HEARTBEAT_SECONDS = 2.0
 OWNER = f"{socket.gethostname()}:{os.getpid()}"
 
+R = TypeVar("R", bound=Leased)
+
 logger = logging.getLogger(__name__)
 
 
-class Lease:
-    """One claimed setup. `deadline`, on this machine's monotonic clock, is never later than PostgreSQL's."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Work(Generic[R]):
+    """A kind of work: the rows of one table. `name` is for the log, `job` wakes a worker for a row."""
 
-    def __init__(self, engine: AsyncEngine, setup_id: UUID, token: int, asked_at: float) -> None:
-        self.setup_id = setup_id
+    name: str
+    model: type[R]
+    job: Job
+    # Whether there is anything left to do about a row.
+    live: ColumnElement[bool]
+    # When it was requested, and its first wake-up sent.
+    requested_at: ColumnElement[datetime]
+    # Locks a row for a write by the holder of a token; raises LeaseLost.
+    hold: Callable[[AsyncSession, UUID, int], Awaitable[R]]
+    # What else a claim changes.
+    claimed: Mapping[str, object]
+    # What else has to hold of a row before it is taken up.
+    in_turn: ColumnElement[bool] = field(default_factory=true)
+
+    @property
+    def due(self) -> tuple[ColumnElement[bool], ...]:
+        """There is something to do, its time has come, nobody holds it and it is its turn."""
+        now = func.now()
+        free = or_(self.model.lease_until.is_(None), self.model.lease_until < now)
+        return self.live, self.model.next_attempt_at <= now, free, self.in_turn
+
+
+class Lease(Generic[R]):
+    """One claimed row. `deadline`, on this machine's monotonic clock, is never later than PostgreSQL's."""
+
+    def __init__(self, engine: AsyncEngine, work: Work[R], row_id: UUID, token: int, asked_at: float) -> None:
+        self.work = work
+        self.row_id = row_id
         self.token = token
         self.deadline = asked_at + LEASE.total_seconds()
         # Set when the worker shuts down: whoever works under the lease stops at the next good moment.
@@ -46,29 +75,28 @@ class Lease:
         self.aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         self._engine = engine
 
+    def __str__(self) -> str:
+        return f"{self.work.name} {self.row_id}"
+
     def check(self, margin: float = 0.0) -> None:
         """Raise LeaseLost unless the lease lasts `margin` seconds more."""
         if time.monotonic() + margin >= self.deadline:
-            raise LeaseLost(f"setup {self.setup_id}: lease {self.token} was not renewed in time")
+            raise LeaseLost(f"{self}: lease {self.token} was not renewed in time")
 
     async def renew(self) -> None:
         """Extend the lease; raises LeaseLost when it is no longer ours."""
         asked_at = time.monotonic()
+        row = self.work.model
         renewed = (
-            update(Setup)
-            .where(
-                Setup.id == self.setup_id,
-                Setup.lease_token == self.token,
-                Setup.lease_until.is_not(None),
-                Setup.status.in_(LIVE),
-            )
+            update(row)
+            .where(row.id == self.row_id, row.lease_token == self.token, row.lease_until.is_not(None), self.work.live)
             .values(lease_until=func.clock_timestamp() + LEASE)
-            .returning(Setup.id)
+            .returning(row.id)
             .execution_options(synchronize_session=False)
         )
         async with transaction(self._engine) as session:
             if await session.scalar(renewed) is None:
-                raise LeaseLost(f"setup {self.setup_id}: lease {self.token} is no longer current")
+                raise LeaseLost(f"{self}: lease {self.token} is no longer current")
         self.deadline = asked_at + LEASE.total_seconds()
 
     async def keep(self) -> None:
@@ -81,43 +109,44 @@ class Lease:
                 raise
             except Exception as error:
                 if not is_away(error):
-                    logger.exception("setup %s: the lease cannot be renewed", self.setup_id)
+                    logger.exception("%s: the lease cannot be renewed", self)
             # A second early: what is under way should be stopped before another worker may begin.
             self.check(margin=1.0)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[tuple[AsyncSession, Setup]]:
-        """A transaction that begins by checking the token: the only way in which a worker writes about a setup."""
+    async def write(self) -> AsyncIterator[tuple[AsyncSession, R]]:
+        """A transaction that begins by checking the token: the only way in which a worker writes about the work."""
         async with transaction(self._engine) as session:
-            yield session, await hold(session, self.setup_id, self.token)
+            yield session, await self.work.hold(session, self.row_id, self.token)
 
     async def give_back(self) -> None:
-        """Give the setup up, unfinished, for any worker to carry on at once."""
-        async with self.write() as (session, setup):
-            setup.lease_owner = setup.lease_until = setup.hinted_at = None
-            setup.hint_number += 1
-            setup.next_attempt_at = func.clock_timestamp()
+        """Give the work up, unfinished, for any worker to carry on at once."""
+        async with self.write() as (session, row):
+            row.lease_owner = row.lease_until = row.hinted_at = None
+            row.hint_number += 1
+            row.next_attempt_at = func.clock_timestamp()
             await enqueue(
-                session, setup.tenancy_id, Job.RUN_SETUP, setup.id, attempt=f"{self.token}.{setup.hint_number}"
+                session, row.tenancy_id, self.work.job, self.row_id, attempt=f"{self.token}.{row.hint_number}"
             )
 
 
-async def claim(engine: AsyncEngine, setup_id: UUID) -> Lease | None:
-    """Take the lease of a setup that is due (`workers.due`); None when it is not to be had."""
+async def claim(engine: AsyncEngine, work: Work[R], row_id: UUID) -> Lease[R] | None:
+    """Take the lease of a row that is due and that nobody holds; None when it is not to be had."""
     asked_at = time.monotonic()
+    row = work.model
     claimed = (
-        update(Setup)
-        .where(Setup.id == setup_id, is_due())
+        update(row)
+        .where(row.id == row_id, *work.due)
         .values(
-            lease_token=Setup.lease_token + 1,
+            lease_token=row.lease_token + 1,
             lease_owner=OWNER,
             lease_until=func.now() + LEASE,
             hint_number=0,
-            status=SetupStatus.RUNNING,
+            **work.claimed,
         )
-        .returning(Setup.lease_token)
+        .returning(row.lease_token)
         .execution_options(synchronize_session=False)
     )
     async with transaction(engine) as session:
         token = await session.scalar(claimed)
-    return None if token is None else Lease(engine, setup_id, token, asked_at)
+    return None if token is None else Lease(engine, work, row_id, token, asked_at)

@@ -31,6 +31,7 @@ from workers.aws.session import Aws
 from workers.catalogue import declare_stages
 from workers.executor import Executor
 from workers.listener import listen
+from workers.setups import SETUP
 from workers.sweeper import sweep_forever
 
 # Jobs return at once, so few run at a time; a killed worker's job blocks its own id for this long and 10 s more.
@@ -86,7 +87,7 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
         async with Aws(settings) as aws:
             await _declare(engine, stages)
             await aws.warm_up()
-            executor = Executor(engine, settings.concurrent_setups, Runner(engine, aws, stages).run)
+            executor = Executor(engine, SETUP, settings.concurrent_setups, Runner(engine, aws, stages).run)
             resources = jobs.Resources(engine, aws, executor)
             wake = asyncio.Event()
             loops = [

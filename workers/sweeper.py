@@ -9,19 +9,19 @@ import logging
 import random
 import time
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.account_types.models import AccountType
-from server.assurance.models import Setup
 from server.database import transaction
 from server.idempotency import forget_expired
 from server.jobs import Job, Outbox, enqueue
 from server.outages import Outage
 from server.tenancies.models import Tenancy
-from workers.due import is_due
 from workers.executor import Executor
+from workers.lease import Work
 
 TICK_SECONDS = 0.75
 BATCH = 200
@@ -33,14 +33,16 @@ UNIT_AGE_SECONDS = 10
 logger = logging.getLogger(__name__)
 
 
-async def sweep_forever(engine: AsyncEngine, executor: Executor) -> None:
-    """Sweep every `TICK_SECONDS` until cancelled; what is due goes to this worker's own executor first."""
+async def sweep_forever(engine: AsyncEngine, *executors: Executor[Any]) -> None:
+    """Sweep every `TICK_SECONDS` until cancelled; what is due goes to this worker's own executors first."""
     outage = Outage(logger, "Nothing is swept")
     while True:
         try:
-            await take_due_setups(engine, executor)
+            for executor in executors:
+                await take_due(engine, executor)
             async with transaction(engine) as session:
-                await wake_due_setups(session)
+                for executor in executors:
+                    await wake_due(session, executor.work)
                 await wake_missing_units(session)
                 await forget_expired(session)
         except Exception as error:
@@ -52,50 +54,47 @@ async def sweep_forever(engine: AsyncEngine, executor: Executor) -> None:
             await asyncio.sleep(TICK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
 
-async def take_due_setups(engine: AsyncEngine, executor: Executor) -> None:
-    """Offer the executor as many setups that are due as it has slots for: nothing on the way is Redis's to lose."""
+async def take_due(engine: AsyncEngine, executor: Executor[Any]) -> None:
+    """Offer the executor as much work that is due as it has slots for: nothing on the way is Redis's to lose."""
     if executor.free <= 0:
         return
-    due = select(Setup.id).where(is_due()).order_by(Setup.next_attempt_at).limit(executor.free)
+    row = executor.work.model
+    due = select(row.id).where(*executor.work.due).order_by(row.next_attempt_at).limit(executor.free)
     async with transaction(engine) as session:
         found = list(await session.scalars(due))
-    # Workers that see the same setups begin with others.
+    # Workers that see the same rows begin with others.
     random.shuffle(found)
-    for setup_id in found:
-        await executor.offer(setup_id)
+    for row_id in found:
+        await executor.offer(row_id)
 
 
-async def wake_due_setups(session: AsyncSession) -> int:
-    """Send a wake-up for every setup that is due, held by nobody, and not just woken; returns how many.
+async def wake_due(session: AsyncSession, work: Work[Any]) -> int:
+    """Send a wake-up for everything that is due, held by nobody, and not just woken; returns how many.
 
-    This is for those that found no slot in the worker that sweeps.
+    This is for what found no slot in the worker that sweeps.
     """
     now = func.now()
+    row = work.model
+    # The transaction that requested the work sent its first wake-up.
+    hinted_at = func.coalesce(row.hinted_at, work.requested_at)
     due = (
-        select(Setup.id)
-        .where(
-            is_due(),
-            # The transaction that requested a setup sent its first wake-up.
-            or_(
-                func.coalesce(Setup.hinted_at, Setup.requested_at) < now - HINT_AGE,
-                func.coalesce(Setup.hinted_at, Setup.requested_at) < Setup.next_attempt_at,
-            ),
-        )
-        .order_by(Setup.next_attempt_at)
+        select(row.id)
+        .where(*work.due, or_(hinted_at < now - HINT_AGE, hinted_at < row.next_attempt_at))
+        .order_by(row.next_attempt_at)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
         .cte("due")
     )
     hinted = (
-        update(Setup)
-        .where(Setup.id.in_(select(due.c.id)))
-        .values(hinted_at=now, hint_number=Setup.hint_number + 1)
-        .returning(Setup.id, Setup.tenancy_id, Setup.lease_token, Setup.hint_number)
+        update(row)
+        .where(row.id.in_(select(due.c.id)))
+        .values(hinted_at=now, hint_number=row.hint_number + 1)
+        .returning(row.id, row.tenancy_id, row.lease_token, row.hint_number)
         .execution_options(synchronize_session=False)
     )
     rows = (await session.execute(hinted)).all()
-    for row in rows:
-        await enqueue(session, row.tenancy_id, Job.RUN_SETUP, row.id, attempt=f"{row.lease_token}.{row.hint_number}")
+    for each in rows:
+        await enqueue(session, each.tenancy_id, work.job, each.id, attempt=f"{each.lease_token}.{each.hint_number}")
     return len(rows)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.database import Base, EnumText, NewId, Now, one_of
+from server.leases import Leased, StageErrorClass
 
 
 class SetupKind(StrEnum):
@@ -41,14 +42,6 @@ class StageStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-class StageErrorClass(StrEnum):
-    """TRANSIENT is retried by itself, PERMANENT would fail again, NEEDS_PERSON says what somebody has to do."""
-
-    TRANSIENT = "TRANSIENT"
-    PERMANENT = "PERMANENT"
-    NEEDS_PERSON = "NEEDS_PERSON"
-
-
 class IntentState(StrEnum):
     """How far one CreateAccount has come. CALLING found by a later lease means: the outcome of that call is unknown."""
 
@@ -75,7 +68,7 @@ class StageDefinition(Base):
     roles: Mapped[list[str]] = mapped_column(ARRAY(Text()))
 
 
-class Setup(Base):
+class Setup(Leased, Base):
     __tablename__ = "setup"
     __table_args__ = (
         one_of("kind", SetupKind),
@@ -95,14 +88,7 @@ class Setup(Base):
     requested_at: Mapped[Now]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    # The lease: who works on it, until when, and the fencing token that every write compares first.
-    lease_owner: Mapped[str | None]
-    lease_token: Mapped[int] = mapped_column(server_default=text("0"), default=0)
-    lease_until: Mapped[datetime | None]
     next_attempt_at: Mapped[Now]
-    # When a wake-up was last sent for it, and how many since the last claim.
-    hinted_at: Mapped[datetime | None]
-    hint_number: Mapped[int] = mapped_column(server_default=text("0"), default=0)
 
 
 class Stage(Base):

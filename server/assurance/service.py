@@ -3,7 +3,6 @@
 Every function works inside the caller's transaction. Locks are always taken in the order setup, account, tenancy.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,28 +18,14 @@ from server.assurance.models import (
     SetupStatus,
     Stage,
     StageDefinition,
-    StageErrorClass,
     StageStatus,
 )
 from server.errors import Refused, UserErrorCode, refuse
 from server.jobs import EVENT_CHANNEL, Job, enqueue
+from server.leases import LeaseLost, StageError
 from server.tenancies.models import Tenancy, TenancyState
 
 FOUNDATION_ROLES = (AccountRole.MANAGEMENT, AccountRole.SECURITY, AccountRole.LOGGING)
-
-
-@dataclass(frozen=True, slots=True)
-class StageError:
-    """Why a stage waits or has failed. `code` is AWS's own where there is one; `message` says what to do."""
-
-    code: str
-    message: str
-    error_class: StageErrorClass
-    aws_request_id: str | None = None
-
-
-class LeaseLost(Exception):
-    """Another worker holds the setup now, or it is over; whoever catches this stops without writing anything."""
 
 
 async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) -> Setup:
@@ -197,7 +182,7 @@ async def fail_stage(session: AsyncSession, setup: Setup, position: int, error: 
         status=StageStatus.FAILED,
         finished_at=func.clock_timestamp(),
         next_attempt_at=None,
-        **_columns(error),
+        **error.columns,
     )
     await _finish(session, setup, SetupStatus.FAILED)
     if setup.kind is not SetupKind.REASSURE:
@@ -210,7 +195,7 @@ async def wait_stage(
 ) -> datetime:
     """The stage is WAITING and its setup gives up its lease; returns when the next attempt is due."""
     due: datetime = (await session.execute(select(func.clock_timestamp() + delay))).scalar_one()
-    await _change_stage(session, setup, position, status=StageStatus.WAITING, next_attempt_at=due, **_columns(error))
+    await _change_stage(session, setup, position, status=StageStatus.WAITING, next_attempt_at=due, **error.columns)
     setup.status = SetupStatus.WAITING
     setup.next_attempt_at = due
     setup.lease_owner = setup.lease_until = setup.hinted_at = None
@@ -325,15 +310,6 @@ async def _change_stage(session: AsyncSession, setup: Setup, position: int, **va
         .values(**values)
         .execution_options(synchronize_session=False)
     )
-
-
-def _columns(error: StageError) -> dict[str, object]:
-    return {
-        "error_code": error.code,
-        "error_message": error.message,
-        "error_class": error.error_class,
-        "error_aws_request_id": error.aws_request_id,
-    }
 
 
 async def _finish(session: AsyncSession, setup: Setup, status: SetupStatus) -> None:

@@ -8,9 +8,10 @@ from server.accounts import models as accounts
 from server.accounts.models import AccountRole
 from server.accounts.types import Account
 from server.assurance import models
-from server.assurance.models import SetupKind, SetupStatus, StageErrorClass, StageStatus
+from server.assurance.models import SetupKind, SetupStatus, StageStatus
 from server.graphql.connections import Node
 from server.graphql.scalars import expose
+from server.leases import StageErrorClass
 from server.planner.mapping import column, computed, elements, embedded, matches, snapshot, table, to_many, to_one
 
 expose(

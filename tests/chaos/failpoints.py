@@ -18,13 +18,12 @@ from arq.connections import ArqRedis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server import relay
-from server.assurance.models import Setup
 from workers import executor, main
 from workers.assurance import runner
 from workers.assurance.stage import Stage
 from workers.assurance.stages import STAGES, create_account
 from workers.aws.session import Aws
-from workers.lease import Lease
+from workers.lease import Lease, R
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -135,7 +134,7 @@ def _wrap_write(reach: Callable[[str], None]) -> None:
     write = Lease.write
 
     @asynccontextmanager
-    async def wrapped(self: Lease) -> AsyncIterator[tuple[AsyncSession, Setup]]:
+    async def wrapped(self: Lease[R]) -> AsyncIterator[tuple[AsyncSession, R]]:
         async with write(self) as both:
             yield both
             reach("write.uncommitted")

@@ -76,6 +76,7 @@ async def team(bootstrapped: World) -> UUID:
 @pytest.fixture(scope="session")
 async def hardened(bootstrapped: World, team: UUID) -> UUID:
     """The id of an account that has been through every stage; tests leave it as hardened as they found it."""
+    await bootstrapped.end_setups()
     account_id, setup_id = await bootstrapped.request("Hardened", team, alias="hardened-by-tests")
     await bootstrapped.walk(setup_id)
     await bootstrapped.complete(setup_id)

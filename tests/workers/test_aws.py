@@ -7,9 +7,10 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from botocore.parsers import ResponseParserError
 
 from server.accounts.models import AccountRole
-from server.assurance.models import SetupStatus, StageErrorClass
+from server.assurance.models import SetupStatus
 from server.config import AwsMode, Settings
 from server.errors import ConfigurationError
+from server.leases import StageErrorClass
 from tests.workers.proxies import refuse
 from tests.workers.world import World
 from workers.aws import session

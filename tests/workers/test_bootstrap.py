@@ -8,9 +8,10 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.accounts.models import AccountRole, AccountStatus
-from server.assurance.models import LIVE, SetupStatus, StageErrorClass
+from server.assurance.models import LIVE, SetupStatus
 from server.config import Settings
 from server.database import create_engine
+from server.leases import StageErrorClass
 from server.migrate import migrate
 from server.tenancies.models import TenancyState
 from tests.workers.proxies import AwsProxy, answer, refuse

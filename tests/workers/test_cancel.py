@@ -9,9 +9,9 @@ from sqlalchemy import event, text
 from server.accounts.models import AccountStatus
 from server.assurance.models import IntentState, SetupStatus, StageStatus
 from server.assurance.requests import cancel_account_setup
-from server.assurance.service import LeaseLost
 from server.database import transaction
 from server.errors import Refused, UserErrorCode
+from server.leases import LeaseLost
 from tests.server.waiting import until
 from tests.workers.test_create_account import is_done, requested
 from tests.workers.world import World
@@ -19,6 +19,7 @@ from workers.assurance.run import Run
 from workers.assurance.runner import Runner
 from workers.assurance.stages import create_account
 from workers.lease import claim
+from workers.setups import SETUP
 
 
 async def cancel(world: World, setup_id: UUID) -> None:
@@ -57,7 +58,7 @@ async def test_between_its_claim_and_its_call_a_worker_stops(world: World, team:
             await run.lease.give_back()
     await is_cancelled(world, account_id, setup_id)
     assert world.proxy.calls["CreateAccount"] == 0
-    assert await claim(world.engine, setup_id) is None
+    assert await claim(world.engine, SETUP, setup_id) is None
 
 
 async def test_a_worker_about_to_commit_its_call_waits_for_a_cancellation_and_stops(world: World, team: UUID) -> None:
@@ -108,7 +109,7 @@ async def test_wherever_they_meet_aws_has_what_is_not_cancelled_and_nothing_else
     account_id, setup_id, email = await requested(world, team, f"Met at {commits}")
 
     async def work() -> None:
-        lease = await claim(world.engine, setup_id)
+        lease = await claim(world.engine, SETUP, setup_id)
         if lease is not None:
             await Runner(world.engine, world.aws, [create_account.STAGE]).run(lease)
 

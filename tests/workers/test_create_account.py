@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 
 from server.accounts.models import AccountStatus
-from server.assurance.models import CreateIntent, IntentState, SetupStatus, StageErrorClass
+from server.assurance.models import CreateIntent, IntentState, SetupStatus
+from server.leases import StageErrorClass
 from tests.workers.proxies import answer, lose_answer, lose_request, refuse
 from tests.workers.world import World
 from workers.assurance import creation

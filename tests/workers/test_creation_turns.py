@@ -15,8 +15,8 @@ from tests.workers.test_create_account import REQUEST, is_done, requested
 from tests.workers.world import World, new_tenancy
 from workers.assurance.runner import Runner
 from workers.assurance.stages import STAGES
-from workers.due import is_due
 from workers.lease import claim
+from workers.setups import SETUP
 
 
 async def in_line(world: World, team: UUID, name: str, number: int) -> list[UUID]:
@@ -26,7 +26,7 @@ async def in_line(world: World, team: UUID, name: str, number: int) -> list[UUID
 
 async def due(world: World) -> set[UUID]:
     async with transaction(world.engine) as session:
-        return set(await session.scalars(select(Setup.id).where(is_due())))
+        return set(await session.scalars(select(Setup.id).where(*SETUP.due)))
 
 
 async def give_number(world: World, setup_id: UUID) -> None:
@@ -57,20 +57,20 @@ async def test_the_first_five_have_a_turn_and_the_next_when_one_of_them_has_its_
 ) -> None:
     setups = await in_line(world, team, "In order", 7)
     assert await due(world) == set(setups[:5])
-    assert await claim(world.engine, setups[5]) is None
+    assert await claim(world.engine, SETUP, setups[5]) is None
     for setup_id in reversed(setups[:5]):
         await world.claim(setup_id)
     assert await due(world) == set()
     await give_number(world, setups[3])
     assert await due(world) == {setups[5]}
     await world.claim(setups[5])
-    assert await claim(world.engine, setups[6]) is None
+    assert await claim(world.engine, SETUP, setups[6]) is None
 
 
 async def test_workers_that_claim_together_take_no_more_than_five(world: World, team: UUID) -> None:
     setups = await in_line(world, team, "Together", 8)
-    leases = await asyncio.gather(*(claim(world.engine, setup_id) for setup_id in reversed(setups * 2)))
-    assert {lease.setup_id for lease in leases if lease is not None} == set(setups[:5])
+    leases = await asyncio.gather(*(claim(world.engine, SETUP, setup_id) for setup_id in reversed(setups * 2)))
+    assert {lease.row_id for lease in leases if lease is not None} == set(setups[:5])
 
 
 async def test_a_setup_that_waits_for_something_else_or_is_over_leaves_its_turn_to_the_next(

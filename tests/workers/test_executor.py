@@ -5,10 +5,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from server.assurance.service import LeaseLost
+from server.assurance.models import Setup
+from server.leases import LeaseLost
 from tests.workers.world import World
 from workers.executor import Executor, Interrupted
 from workers.lease import Lease
+from workers.setups import SETUP
 
 
 class Work:
@@ -18,16 +20,18 @@ class Work:
         self.begun: asyncio.Queue[UUID] = asyncio.Queue()
         self.ends: asyncio.Queue[BaseException | None] = asyncio.Queue()
 
-    async def __call__(self, lease: Lease) -> None:
-        self.begun.put_nowait(lease.setup_id)
+    async def __call__(self, lease: Lease[Setup]) -> None:
+        self.begun.put_nowait(lease.row_id)
         end = await self.ends.get()
         if end is not None:
             raise end
 
 
 @asynccontextmanager
-async def executing(world: World, capacity: int, work: Callable[[Lease], Awaitable[None]]) -> AsyncIterator[Executor]:
-    executor = Executor(world.engine, capacity, work)
+async def executing(
+    world: World, capacity: int, work: Callable[[Lease[Setup]], Awaitable[None]]
+) -> AsyncIterator[Executor[Setup]]:
+    executor = Executor(world.engine, SETUP, capacity, work)
     yield executor
     await executor.close()
 
@@ -62,8 +66,8 @@ async def test_a_setup_that_steps_aside_leaves_its_slot_to_another_and_has_one_a
 ) -> None:
     work, back = Work(), asyncio.Event()
 
-    async def run(lease: Lease) -> None:
-        if lease.setup_id == setups[0]:
+    async def run(lease: Lease[Setup]) -> None:
+        if lease.row_id == setups[0]:
             async with lease.aside():
                 await back.wait()
         await work(lease)

@@ -6,15 +6,17 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, update
 
-from server.assurance.models import Event, Setup, SetupStatus, StageErrorClass
-from server.assurance.service import LeaseLost, StageError, wait_stage
+from server.assurance.models import Event, Setup, SetupStatus
+from server.assurance.service import wait_stage
 from server.database import transaction
 from server.jobs import Outbox
+from server.leases import LeaseLost, StageError, StageErrorClass
 from tests.workers.world import World
 from workers.assurance.runner import Runner
 from workers.assurance.stages import STAGES
 from workers.aws.session import guard
 from workers.lease import LEASE, claim
+from workers.setups import SETUP
 
 
 async def fresh_setup(world: World, team: UUID, name: str) -> UUID:
@@ -23,7 +25,7 @@ async def fresh_setup(world: World, team: UUID, name: str) -> UUID:
 
 async def test_of_many_workers_one_gets_the_setup(world: World, team: UUID) -> None:
     setup_id = await fresh_setup(world, team, "Claimed once")
-    leases = await asyncio.gather(*(claim(world.engine, setup_id) for _ in range(8)))
+    leases = await asyncio.gather(*(claim(world.engine, SETUP, setup_id) for _ in range(8)))
     assert [lease.token for lease in leases if lease is not None] == [1]
 
 
@@ -32,14 +34,14 @@ async def test_what_is_not_due_or_has_ended_is_not_claimed(world: World, team: U
     async with transaction(world.engine) as session:
         later = func.now() + timedelta(minutes=1)
         await session.execute(update(Setup).where(Setup.id == setup_id).values(next_attempt_at=later))
-    assert await claim(world.engine, setup_id) is None
-    assert await claim(world.engine, (await world.setup_of(hardened)).id) is None
+    assert await claim(world.engine, SETUP, setup_id) is None
+    assert await claim(world.engine, SETUP, (await world.setup_of(hardened)).id) is None
 
 
 async def test_an_expired_lease_is_claimed_with_a_new_token(world: World, team: UUID) -> None:
     setup_id = await fresh_setup(world, team, "Claimed again")
     first = await world.claim(setup_id)
-    assert await claim(world.engine, setup_id) is None
+    assert await claim(world.engine, SETUP, setup_id) is None
     await world.make_due(setup_id)
     second = await world.claim(setup_id)
     assert second.token == first.token + 1

@@ -7,8 +7,8 @@ from botocore.exceptions import ClientError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from server.accounts.models import AccountStatus
-from server.assurance.models import SetupStatus, StageErrorClass, StageStatus
-from server.assurance.service import LeaseLost
+from server.assurance.models import SetupStatus, StageStatus
+from server.leases import LeaseLost, StageErrorClass
 from tests.workers.proxies import REQUEST_ID, refuse
 from tests.workers.world import World
 from workers.assurance.run import Run
@@ -246,8 +246,8 @@ async def test_a_worker_that_shuts_down_stops_between_stages(world: World, team:
 
 async def test_a_lease_lost_during_a_stage_ends_the_run_without_a_write(world: World, team: UUID) -> None:
     async def lose(run: Run) -> Sequence[Finding]:
-        await world.make_due(run.lease.setup_id)
-        await world.claim(run.lease.setup_id)
+        await world.make_due(run.lease.row_id)
+        await world.claim(run.lease.row_id)
         return [finding(True, "so already")]
 
     account_id, setup_id = await prepared(world, team, "Lost", "one")

@@ -15,14 +15,15 @@ from tests.workers.world import World
 from workers.assurance.units import create_unit_of_type
 from workers.executor import Executor
 from workers.lease import Lease
-from workers.sweeper import sweep_forever, take_due_setups, wake_due_setups, wake_missing_units
+from workers.setups import SETUP
+from workers.sweeper import sweep_forever, take_due, wake_due, wake_missing_units
 
 
 async def sweep(world: World, setup_id: UUID) -> list[str]:
     """The wake-ups of the setup that one sweep sends."""
     async with transaction(world.engine) as session:
         await session.execute(delete(Outbox))
-        await wake_due_setups(session)
+        await wake_due(session, SETUP)
         return list(await session.scalars(select(Outbox.job_id).where(Outbox.argument == setup_id)))
 
 
@@ -45,8 +46,8 @@ async def test_a_setup_whose_wake_up_was_lost_is_woken_again(world: World, team:
     assert await sweep(world, setup_id) == [f"run_setup:{setup_id}:0.2"]
 
 
-async def never(lease: Lease) -> None:
-    raise AssertionError(f"setup {lease.setup_id} was claimed")
+async def never(lease: Lease[Setup]) -> None:
+    raise AssertionError(f"setup {lease.row_id} was claimed")
 
 
 async def test_what_is_due_is_taken_without_redis_as_far_as_there_are_slots(
@@ -61,17 +62,17 @@ async def test_what_is_due_is_taken_without_redis_as_far_as_there_are_slots(
         await age(world, setup_id, 86_400)
     begun: asyncio.Queue[UUID] = asyncio.Queue()
 
-    async def work(lease: Lease) -> None:
-        begun.put_nowait(lease.setup_id)
+    async def work(lease: Lease[Setup]) -> None:
+        begun.put_nowait(lease.row_id)
         await asyncio.get_running_loop().create_future()
 
-    executor = Executor(world.engine, 2, work)
+    executor = Executor(world.engine, SETUP, 2, work)
     try:
-        await take_due_setups(world.engine, executor)
+        await take_due(world.engine, executor)
         async with asyncio.timeout(5):
             assert {await begun.get(), await begun.get()} == set(setups[1:])
         assert executor.free == 0
-        await take_due_setups(world.engine, executor)
+        await take_due(world.engine, executor)
         assert begun.empty()
         held.check()
     finally:
@@ -138,7 +139,7 @@ async def test_idempotency_keys_are_swept_when_they_have_expired(world: World) -
                     tenancy_id=world.tenancy_id, key=key, mutation="m", digest=b"", created_at=func.now() - age
                 )
             )
-    sweeping = asyncio.create_task(sweep_forever(world.engine, Executor(world.engine, 0, never)))
+    sweeping = asyncio.create_task(sweep_forever(world.engine, Executor(world.engine, SETUP, 0, never)))
     await until(swept)
     sweeping.cancel()
     assert await left() == {"kept"}

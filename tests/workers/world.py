@@ -39,6 +39,7 @@ from workers.assurance.stage import Stage as Declared
 from workers.assurance.stages import STAGES
 from workers.aws.session import Aws, guard
 from workers.lease import Lease, claim
+from workers.setups import SETUP
 
 BY_NAME = {stage.name: stage for stage in STAGES}
 READS = ("Get", "List", "Describe", "AssumeRole")
@@ -210,8 +211,8 @@ class World:
 
     # Working
 
-    async def claim(self, setup_id: UUID) -> Lease:
-        lease = await claim(self.engine, setup_id)
+    async def claim(self, setup_id: UUID) -> Lease[Setup]:
+        lease = await claim(self.engine, SETUP, setup_id)
         assert lease is not None, f"setup {setup_id} is not to be had"
         return lease
 

@@ -30,7 +30,7 @@ class Run:
 
     engine: AsyncEngine
     aws: Aws
-    lease: Lease
+    lease: Lease[Setup]
     kind: SetupKind
     # When the stage was first tried.
     stage_since: datetime
@@ -89,13 +89,13 @@ class Run:
             yield client
 
 
-async def load_run(engine: AsyncEngine, aws: Aws, lease: Lease, stage_since: datetime) -> Run:
+async def load_run(engine: AsyncEngine, aws: Aws, lease: Lease[Setup], stage_since: datetime) -> Run:
     """The setup's rows as they are now."""
     rows = (
         select(Setup.kind, Tenancy, Account)
         .join(Account, Account.id == Setup.account_id)
         .join(Tenancy, Tenancy.id == Setup.tenancy_id)
-        .where(Setup.id == lease.setup_id)
+        .where(Setup.id == lease.row_id)
     )
     async with transaction(engine) as session:
         kind, tenancy, account = (await session.execute(rows)).one()

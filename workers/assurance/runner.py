@@ -11,10 +11,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from server.assurance.models import Event, StageErrorClass, StageStatus
+from server.assurance.models import Event, Setup, StageStatus
 from server.assurance.models import Stage as StageRow
-from server.assurance.service import LeaseLost, StageError, complete_stage, fail_stage, start_stage, wait_stage
+from server.assurance.service import complete_stage, fail_stage, start_stage, wait_stage
 from server.database import transaction
+from server.leases import LeaseLost, StageError, StageErrorClass
 from server.outages import is_away
 from workers.assurance.run import Run, load_run
 from workers.assurance.stage import Finding, FindingStatus, Stage, StageStopped, wait
@@ -59,7 +60,7 @@ class Runner:
         self._aws = aws
         self._stages = {stage.name: stage for stage in stages}
 
-    async def run(self, lease: Lease) -> None:
+    async def run(self, lease: Lease[Setup]) -> None:
         """Work until the setup has finished, failed or waits.
 
         Raises LeaseLost, Interrupted when the lease is to be given back, or what PostgreSQL raises while it is away.
@@ -73,12 +74,12 @@ class Runner:
             if not await self._advance(lease, row):
                 return
 
-    async def _rows(self, lease: Lease) -> Sequence[StageRow]:
-        rows = select(StageRow).where(StageRow.setup_id == lease.setup_id).order_by(StageRow.position)
+    async def _rows(self, lease: Lease[Setup]) -> Sequence[StageRow]:
+        rows = select(StageRow).where(StageRow.setup_id == lease.row_id).order_by(StageRow.position)
         async with transaction(self._engine) as session:
             return (await session.scalars(rows)).all()
 
-    async def _advance(self, lease: Lease, row: StageRow) -> bool:
+    async def _advance(self, lease: Lease[Setup], row: StageRow) -> bool:
         """Bring one stage as far as it goes; returns whether it completed."""
         async with lease.write() as (session, setup):
             await start_stage(session, setup, row.position)
@@ -96,7 +97,7 @@ class Runner:
         async with lease.write() as (session, setup):
             finished = await complete_stage(session, setup, row.position)
         if finished:
-            logger.info("account %s: setup %s is complete", run.label, lease.setup_id)
+            logger.info("account %s: setup %s is complete", run.label, lease.row_id)
         return True
 
     def _stage(self, name: str) -> Stage:

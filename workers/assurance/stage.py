@@ -6,8 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from server.accounts.models import AccountRole
-from server.assurance.models import StageErrorClass
-from server.assurance.service import StageError
+from server.leases import StageError, StageErrorClass
 from workers.assurance.run import Run
 
 # The roles of accounts that Freehold creates and works in by assuming a role.

@@ -21,8 +21,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from server.assurance.models import StageErrorClass
-from server.assurance.service import LeaseLost, StageError
+from server.leases import LeaseLost, StageError, StageErrorClass
 
 TRANSIENT = StageErrorClass.TRANSIENT
 PERMANENT = StageErrorClass.PERMANENT

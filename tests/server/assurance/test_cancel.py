@@ -10,16 +10,18 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.assurance.models import CreateIntent, Setup, StageErrorClass
-from server.assurance.service import StageError, complete_stage, record_event, start_stage, wait_stage
+from server.assurance.models import CreateIntent, Setup
+from server.assurance.service import complete_stage, record_event, start_stage, wait_stage
 from server.database import transaction
 from server.graphql.ids import decode, encode
 from server.identity.models import Role
 from server.identity.service import create_token
+from server.leases import StageError, StageErrorClass
 from tests.server.assurance.conftest import Ask
 from tests.server.assurance.test_mutations import CREATE, RETRY, UPDATE, account_type, activate, contents, fail
 from tests.server.fixtures import NewTenant, Owner, Tenant, following
 from workers.lease import claim
+from workers.setups import SETUP
 
 __all__ = ["account_type"]
 
@@ -80,7 +82,7 @@ async def test_a_stage_that_waits_keeps_its_error_and_one_that_completed_stays_s
     ask: Ask, account_type: str, worker_engine: AsyncEngine
 ) -> None:
     account = await made(ask, account_type, "Waits")
-    lease = await claim(worker_engine, setup_key(account))
+    lease = await claim(worker_engine, SETUP, setup_key(account))
     assert lease is not None
     async with lease.write() as (session, setup):
         await start_stage(session, setup, 2)

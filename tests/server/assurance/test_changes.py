@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.accounts.service import TagValue
 from server.assurance.foundation import bootstrap_tenancy
-from server.assurance.models import StageErrorClass
 from server.assurance.requests import update_account
-from server.assurance.service import StageError, fail_stage, lock_latest_setup
+from server.assurance.service import fail_stage, lock_latest_setup
 from server.database import transaction
 from server.graphql.ids import decode
+from server.leases import StageError, StageErrorClass
 from server.tenancies.models import Tenancy
 from tests.server.assurance.conftest import Ask
 from tests.server.fixtures import Owner, Tenant, following

@@ -9,12 +9,12 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.assurance.models import StageErrorClass
-from server.assurance.service import StageError, fail_stage, hold
+from server.assurance.service import fail_stage, hold
 from server.database import transaction
 from server.graphql.ids import decode, encode
 from server.identity.models import Role
 from server.identity.service import create_token
+from server.leases import StageError, StageErrorClass
 from tests.server.assurance.conftest import Ask
 from tests.server.fixtures import NewTenant, Owner, Tenant
 

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.assurance.models import StageErrorClass
-from server.assurance.service import StageError, complete_stage, fail_stage, start_stage
+from server.assurance.service import complete_stage, fail_stage, start_stage
 from server.graphql.ids import decode
+from server.leases import StageError, StageErrorClass
 from tests.server.assurance.conftest import Ask
 from tests.server.assurance.test_mutations import account_type, created
 from tests.server.fixtures import Owner
 from workers.lease import claim
+from workers.setups import SETUP
 
 __all__ = ["account_type"]
 
@@ -33,7 +34,7 @@ async def failed_at(
     """An account whose setup a worker brought as far as the stage at `position`, which failed."""
     account = await created(ask, account_type, name=name)
     setup_id = await owner.fetchval("SELECT id FROM setup WHERE account_id = $1", decode(account["id"], "acc"))
-    lease = await claim(worker_engine, setup_id)
+    lease = await claim(worker_engine, SETUP, setup_id)
     assert lease is not None
     for each in range(1, position + 1):
         async with lease.write() as (session, setup):
@@ -68,7 +69,7 @@ async def test_the_failed_stage_is_retried_and_what_completed_stays_so(
     stages = [(stage["status"], stage["attempts"]) for stage in setup["stages"]]
     assert stages == [("COMPLETED", 1), ("COMPLETED", 1), ("PENDING", 1), *[("PENDING", 0)] * (len(stages) - 3)]
     # A worker can take it up at once.
-    assert await claim(worker_engine, decode(setup["id"], "set")) is not None
+    assert await claim(worker_engine, SETUP, decode(setup["id"], "set")) is not None
 
 
 async def test_a_stage_that_has_not_failed_is_not_retried_by_name(

@@ -15,7 +15,8 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.models import Account
-from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, StageErrorClass
+from server.assurance.models import LIVE, CreateIntent, IntentState, Setup
+from server.leases import StageErrorClass
 from server.tenancies.models import Tenancy
 from workers.assurance import creation
 from workers.assurance.run import Run
@@ -24,7 +25,7 @@ from workers.assurance.tenancy import initializing
 from workers.aws.errors import explain, explain_failure, is_outcome_unknown
 from workers.aws.session import CONCURRENT_CREATIONS, CONNECT_SECONDS, ONCE_READ_SECONDS
 from workers.aws.turns import organization_turn
-from workers.due import wake_next_creation
+from workers.setups import wake_next_creation
 
 # For so long a call whose answer was lost may still reach AWS, or its account not show in AWS's lists.
 QUARANTINE_SECONDS = 20.0
@@ -207,7 +208,7 @@ async def _done(run: Run, intent: CreateIntent, account_id: str) -> CreateIntent
         intent = await _mine(session, run)
         intent.state = IntentState.DONE
         (await session.get_one(Account, run.account.id)).aws_account_id = account_id
-        await wake_next_creation(session, run.tenancy.id, run.lease.setup_id)
+        await wake_next_creation(session, run.tenancy.id, run.lease.row_id)
     return intent
 
 

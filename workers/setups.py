@@ -1,4 +1,4 @@
-"""Which setups a worker may take up now, and whose turn it is to be created.
+"""Setups as leased work: which of them a worker may take up now, and whose turn it is to be created.
 
 AWS creates five accounts of an organization at a time. The others wait in the database, where waiting costs nothing:
 they are claimed in the order of their requests, each when one before it has been created or has to wait for something
@@ -12,33 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from server.accounts.models import Account, AccountRole
-from server.assurance.models import LIVE, CreateIntent, IntentState, Setup
+from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, SetupStatus
+from server.assurance.service import hold
 from server.jobs import Job, enqueue
 from workers.aws.session import CONCURRENT_CREATIONS
-
-
-def is_due() -> ColumnElement[bool]:
-    """Of a row of `Setup`: it is live, its time has come, nobody holds it and it does not wait to be created."""
-    now = func.now()
-    return and_(
-        Setup.status.in_(LIVE),
-        Setup.next_attempt_at <= now,
-        or_(Setup.lease_until.is_(None), Setup.lease_until < now),
-        or_(not_(_is_to_be_created()), _before_it() < CONCURRENT_CREATIONS),
-    )
-
-
-async def wake_next_creation(session: AsyncSession, tenancy_id: UUID, ended: UUID) -> None:
-    """Wake the setup whose turn it is now that the one with the id `ended` has its account."""
-    due = (
-        select(Setup.id)
-        .where(Setup.tenancy_id == tenancy_id, is_due(), _is_to_be_created())
-        .order_by(Setup.requested_at, Setup.id)
-        .limit(1)
-    )
-    setup_id = await session.scalar(due)
-    if setup_id is not None:
-        await enqueue(session, tenancy_id, Job.RUN_SETUP, setup_id, attempt=f"after.{ended}")
+from workers.lease import Work
 
 
 def _is_to_be_created() -> ColumnElement[bool]:
@@ -78,3 +56,28 @@ def _has_no_number() -> ColumnElement[bool]:
 
 def _is_asked() -> ColumnElement[bool]:
     return CreateIntent.state.in_((IntentState.CALLING, IntentState.REQUESTED))
+
+
+SETUP: Work[Setup] = Work(
+    name="setup",
+    model=Setup,
+    job=Job.RUN_SETUP,
+    live=Setup.status.in_(LIVE),
+    requested_at=Setup.requested_at.expression,
+    hold=hold,
+    claimed={"status": SetupStatus.RUNNING},
+    in_turn=or_(not_(_is_to_be_created()), _before_it() < CONCURRENT_CREATIONS),
+)
+
+
+async def wake_next_creation(session: AsyncSession, tenancy_id: UUID, ended: UUID) -> None:
+    """Wake the setup whose turn it is now that the one with the id `ended` has its account."""
+    due = (
+        select(Setup.id)
+        .where(Setup.tenancy_id == tenancy_id, *SETUP.due, _is_to_be_created())
+        .order_by(Setup.requested_at, Setup.id)
+        .limit(1)
+    )
+    setup_id = await session.scalar(due)
+    if setup_id is not None:
+        await enqueue(session, tenancy_id, Job.RUN_SETUP, setup_id, attempt=f"after.{ended}")
