@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Text, UniqueConstraint
+from sqlalchemy import ForeignKey, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -47,10 +47,14 @@ class Tenancy(Base):
 
 
 class OrganizationTurn(Base):
-    """Which worker may change the organization of a tenancy, and until when."""
+    """Which worker may change the organization of a tenancy, and until when; which other worker waits for it."""
 
     __tablename__ = "organization_turn"
 
     tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"), primary_key=True)
     holder: Mapped[UUID]
     until: Mapped[datetime]
+    worker: Mapped[UUID] = mapped_column(server_default=text("uuidv7()"))
+    # Until then the worker that had the turn leaves the next one to this one.
+    wanted_by: Mapped[UUID | None]
+    wanted_until: Mapped[datetime | None]

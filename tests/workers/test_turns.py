@@ -44,7 +44,27 @@ async def test_workers_change_an_organization_one_after_the_other(world: World, 
     async with asyncio.timeout(20):
         await asyncio.gather(*(change(aws) for aws in workers for _ in range(5)))
     assert (most, done) == (1, 10)
-    assert await turns(world) == 0
+
+
+async def test_a_worker_that_waits_has_the_next_turn(world: World, workers: list[Aws]) -> None:
+    """Though many of the other worker wait too, and are nearer at hand."""
+    order: list[int] = []
+    others_wait = asyncio.Event()
+
+    async def change(number: int) -> None:
+        async with organization_turn(world.engine, workers[number], world.tenancy_id):
+            order.append(number)
+            if len(order) > 1:
+                others_wait.set()
+            # Longer than a look takes, so that whoever waits has been seen to wait.
+            await asyncio.sleep(0.3)
+
+    many = [asyncio.create_task(change(0)) for _ in range(5)]
+    await others_wait.wait()
+    begun = len(order)
+    await change(1)
+    assert order.index(1) <= begun
+    await asyncio.gather(*many)
 
 
 async def test_the_turn_ends_also_when_the_change_fails(world: World, workers: list[Aws]) -> None:

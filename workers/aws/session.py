@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit, urlunsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 import aioboto3
@@ -115,8 +115,8 @@ class _Lender:
 class Aws:
     """Clients and assumed roles. Raises ConfigurationError when simulator mode has no endpoint.
 
-    `organization_writes` lets one setup of this process at a time wait for its turn at an organization (see
-    `turns.py`).
+    `organization_writes` lets one setup of this process at a time wait for its turn at an organization, and `worker`
+    tells this process from the others that do (see `turns.py`).
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -145,6 +145,7 @@ class Aws:
         self._assumed: LRUCache[str, Credentials] = LRUCache(KEPT_ROLES)
         # A lock lives for as long as somebody has it in hand.
         self._assuming: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.worker = uuid4()
         self.organization_writes: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def __aenter__(self) -> "Aws":

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, func
+from sqlalchemy import and_, delete, func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -25,6 +25,9 @@ from workers.aws.session import Aws
 TURN = timedelta(seconds=8)
 # How long a worker that found another's turn waits before it looks again.
 LOOK_SECONDS = 0.1
+# For so long after its last look the next turn is kept for a worker that waits: those of the worker that has the turn
+# are at hand, and would always be first.
+WANTED = timedelta(seconds=0.5)
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +36,11 @@ logger = logging.getLogger(__name__)
 async def organization_turn(engine: AsyncEngine, aws: Aws, tenancy_id: UUID) -> AsyncIterator[None]:
     """A block in which no other worker changes the tenancy's organization, for as long as TURN.
 
-    Whoever waits waits in the order of coming within a worker, and by chance among workers.
+    Whoever waits waits in the order of coming within a worker. While another worker waits, none has two turns in a row.
     """
     async with aws.organization_writes[tenancy_id]:
         holder = uuid4()
-        while not await _take(engine, tenancy_id, holder):  # noqa: ASYNC110 - the other worker is another process
+        while not await _take(engine, aws, tenancy_id, holder):  # noqa: ASYNC110 - the other worker is another process
             await asyncio.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
         try:
             yield
@@ -45,24 +48,44 @@ async def organization_turn(engine: AsyncEngine, aws: Aws, tenancy_id: UUID) -> 
             await _leave(engine, tenancy_id, holder)
 
 
-async def _take(engine: AsyncEngine, tenancy_id: UUID, holder: UUID) -> bool:
+async def _take(engine: AsyncEngine, aws: Aws, tenancy_id: UUID, holder: UUID) -> bool:
+    """Take the turn if it is to be had; otherwise say that it is wanted."""
     now = func.clock_timestamp()
-    turn = insert(OrganizationTurn).values(tenancy_id=tenancy_id, holder=holder, until=now + TURN)
+    ours = OrganizationTurn.worker == aws.worker
+    kept_for_another = and_(ours, OrganizationTurn.wanted_by != aws.worker, OrganizationTurn.wanted_until > now)
+    turn = insert(OrganizationTurn).values(tenancy_id=tenancy_id, holder=holder, until=now + TURN, worker=aws.worker)
     taken = turn.on_conflict_do_update(
         index_elements=[OrganizationTurn.tenancy_id],
-        set_={"holder": turn.excluded.holder, "until": turn.excluded.until},
-        where=OrganizationTurn.until < now,
+        set_={
+            **{column: turn.excluded[column] for column in ("holder", "until", "worker")},
+            "wanted_by": None,
+            "wanted_until": None,
+        },
+        where=and_(OrganizationTurn.until < now, func.coalesce(kept_for_another, False).is_(False)),
     ).returning(OrganizationTurn.holder)
+    wanted = (
+        update(OrganizationTurn)
+        .where(OrganizationTurn.tenancy_id == tenancy_id, OrganizationTurn.worker != aws.worker)
+        .values(wanted_by=aws.worker, wanted_until=now + WANTED)
+        .execution_options(synchronize_session=False)
+    )
     async with transaction(engine) as session:
-        return await session.scalar(taken) is not None
+        if await session.scalar(taken) is not None:
+            return True
+        await session.execute(wanted)
+        return False
 
 
 async def _leave(engine: AsyncEngine, tenancy_id: UUID, holder: UUID) -> None:
     """What was done in the turn is done, whether or not this succeeds."""
-    ours = delete(OrganizationTurn).where(OrganizationTurn.tenancy_id == tenancy_id, OrganizationTurn.holder == holder)
+    now = func.clock_timestamp()
+    ours = (OrganizationTurn.tenancy_id == tenancy_id, OrganizationTurn.holder == holder)
+    wanted = OrganizationTurn.wanted_until > now
+    over = update(OrganizationTurn).where(*ours, wanted).values(until=now).returning(OrganizationTurn.holder)
     try:
         async with transaction(engine) as session:
-            await session.execute(ours)
+            if await session.scalar(over.execution_options(synchronize_session=False)) is None:
+                await session.execute(delete(OrganizationTurn).where(*ours))
     except Exception as error:
         logger.warning(
             "the turn at the organization of tenancy %s runs out by itself: %s: %s",
