@@ -183,6 +183,9 @@ class CreateIntent(Base):
     state: Mapped[IntentState] = mapped_column(EnumText(IntentState), default=IntentState.INTENT)
     calls: Mapped[int] = mapped_column(server_default=text("0"), default=0)
     called_at: Mapped[datetime | None]
-    # The request of the last call, once it is known, and those whose outcome was known before: AWS keeps listing them.
+    # The request of the last call, once it is known.
     request_id: Mapped[str | None]
+    # Whether AWS gave that id in answer to our call: one found by its name may be of an account that others made.
+    request_answered: Mapped[bool] = mapped_column(server_default=text("false"), default=False)
+    # Those whose outcome was known before, and those of others: AWS keeps listing them.
     past_requests: Mapped[list[str]] = mapped_column(ARRAY(Text()), server_default=text("'{}'"), default=list)

@@ -10,24 +10,24 @@ from server.assurance.models import CreateIntent
 from workers.assurance.run import Run
 
 if TYPE_CHECKING:
-    from types_aiobotocore_organizations.literals import CreateAccountStateType
-    from types_aiobotocore_organizations.type_defs import CreateAccountStatusTypeDef
+    from types_aiobotocore_organizations.type_defs import AccountTypeDef, CreateAccountStatusTypeDef
 
 # AWS's clock and PostgreSQL's may differ by so much.
 CLOCK_DIFFERENCE = timedelta(minutes=5)
 
 
-async def find_request(run: Run, intent: CreateIntent, *states: "CreateAccountStateType") -> str | None:
-    """The id of the newest CreateAccount request in one of the states that may be the one of the intent's last call.
+async def find_request(run: Run, intent: CreateIntent) -> str | None:
+    """The id of the newest CreateAccount request, not refused, that may be the one of the intent's last call.
 
-    A request tells its account's name, not its e-mail, and a name may pass from one account to the next. So those are
-    left out whose outcome was known before the call, and those that are known to be of another account.
+    A request tells its account's name, not its e-mail, and others may use the same name. So those are left out whose
+    outcome was known before the call, and those that are known to be of another account; whoever follows what is left
+    asks `is_ours` in the end. A refused request has no account that could be asked about, so it proves nothing.
     """
     if intent.called_at is None:
         return None
     since = intent.called_at - CLOCK_DIFFERENCE
     async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
-        pages = organizations.get_paginator("list_create_account_status").paginate(States=states)
+        pages = organizations.get_paginator("list_create_account_status").paginate(States=["IN_PROGRESS", "SUCCEEDED"])
         found = [
             status
             async for page in pages
@@ -65,21 +65,39 @@ async def stands_for_another(run: Run, aws_account_id: str) -> bool:
         return await session.scalar(other) is not None
 
 
+async def is_ours(run: Run, intent: CreateIntent, aws_account_id: str) -> bool | None:
+    """Whether an account that bears the intent's name is the one it asked for; None while AWS does not list it.
+
+    AWS has an e-mail for one account only, and the intent's is no other account's of the tenancy.
+    """
+    found = [account for account in await _accounts(run) if account["Id"] == aws_account_id]
+    if not found:
+        return None
+    return _has_email(found[0], intent) and not await stands_for_another(run, aws_account_id)
+
+
 async def find_account(run: Run, intent: CreateIntent) -> str | None:
     """The number of the AWS account that a call of ours has made; None when there is none, or none provably ours.
 
     Ours is an account of this organization with the intent's e-mail and name, created (not invited) since Freehold
     knows of it, that no other account of the tenancy stands for.
     """
+    found = [
+        account["Id"]
+        for account in await _accounts(run)
+        if _has_email(account, intent)
+        and account["Name"] == intent.account_name
+        and account["JoinedMethod"] == "CREATED"
+        and account["JoinedTimestamp"] >= run.account.created_at - CLOCK_DIFFERENCE
+    ]
+    return found[0] if found and not await stands_for_another(run, found[0]) else None
+
+
+async def _accounts(run: Run) -> list["AccountTypeDef"]:
     async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
         pages = organizations.get_paginator("list_accounts").paginate()
-        found = [
-            account["Id"]
-            async for page in pages
-            for account in page["Accounts"]
-            if account["Email"].lower() == intent.email.lower()
-            and account["Name"] == intent.account_name
-            and account["JoinedMethod"] == "CREATED"
-            and account["JoinedTimestamp"] >= run.account.created_at - CLOCK_DIFFERENCE
-        ]
-    return found[0] if found and not await stands_for_another(run, found[0]) else None
+        return [account async for page in pages for account in page["Accounts"]]
+
+
+def _has_email(account: "AccountTypeDef", intent: CreateIntent) -> bool:
+    return account["Email"].lower() == intent.email.lower()

@@ -77,18 +77,15 @@ async def _declare(run: Run) -> CreateIntent:
 async def _reconcile(run: Run, intent: CreateIntent) -> CreateIntent:
     """Find out what became of a call whose answer nobody has; raises StageStopped while that cannot be known."""
     age = await _age(run, intent)
-    found = await creation.find_request(run, intent, "IN_PROGRESS", "SUCCEEDED")
+    found = await creation.find_request(run, intent)
     if found is not None:
-        return await _requested(run, intent, found)
+        return await _requested(run, found, answered=False)
     account_id = await creation.find_account(run, intent)
     if account_id is not None:
         return await _done(run, intent, account_id)
     if age < QUARANTINE_SECONDS:
         raise _outcome_unknown(QUARANTINE_SECONDS - age)
-    # Not earlier: while the call may still arrive, a refusal of something else could be taken for its outcome.
-    refused = await creation.find_request(run, intent, "FAILED")
-    if refused is not None:
-        return await _requested(run, intent, refused)
+    # If AWS refused the call, it refuses the next one too, with an answer that is certainly ours.
     return await _set_aside(run, IntentState.INTENT)
 
 
@@ -112,7 +109,7 @@ async def _call(run: Run, intent: CreateIntent) -> CreateIntent:
         except Exception as error:
             await _note_refusal(run, error)
             raise
-    return await _requested(run, intent, answer["CreateAccountStatus"]["Id"])
+    return await _requested(run, answer["CreateAccountStatus"]["Id"], answered=True)
 
 
 async def _note_refusal(run: Run, error: Exception) -> None:
@@ -162,20 +159,30 @@ async def _not_shown(run: Run, intent: CreateIntent) -> StageStopped:
 
 
 async def _succeeded(run: Run, intent: CreateIntent, account_id: str) -> None:
-    """Take the account, unless the request, found by its name, turns out to have been another account's."""
-    if await creation.stands_for_another(run, account_id):
-        await _set_aside(run, IntentState.CALLING)
-        raise _outcome_unknown(FIRST_LOOK_SECONDS)
-    await _done(run, intent, account_id)
+    """Take the account, unless the request, found by its name, turns out to have been somebody else's."""
+    ours = intent.request_answered or await creation.is_ours(run, intent, account_id)
+    if ours:
+        await _done(run, intent, account_id)
+        return
+    if ours is None and await _age(run, intent) < ACKNOWLEDGED_SECONDS:
+        raise _outcome_unknown(ASK_AGAIN_SECONDS)
+    await _set_aside(run, IntentState.CALLING)
+    raise _outcome_unknown(FIRST_LOOK_SECONDS)
 
 
 async def _failed(run: Run, intent: CreateIntent, reason: str) -> None:
-    """Adopt the account if an earlier call of ours made it; otherwise write the refusal down and raise it."""
-    if reason == "EMAIL_ALREADY_EXISTS" and intent.calls > 1:
+    """Adopt the account if a call of ours made it; otherwise write the refusal down and raise it.
+
+    Nothing tells whose request it was that was found by its name and refused: its reason is nobody's to report.
+    """
+    if not intent.request_answered or (reason == "EMAIL_ALREADY_EXISTS" and intent.calls > 1):
         account_id = await creation.find_account(run, intent)
         if account_id is not None:
             await _done(run, intent, account_id)
             return
+    if not intent.request_answered:
+        await _set_aside(run, IntentState.CALLING)
+        raise _outcome_unknown(FIRST_LOOK_SECONDS)
     error = explain_failure(reason, _facts(run))
     if reason == "CONCURRENT_ACCOUNT_MODIFICATION":
         # AWS is at work on a request just like this one, which can only be our own.
@@ -196,10 +203,13 @@ async def _set_aside(run: Run, state: IntentState) -> CreateIntent:
     return intent
 
 
-async def _requested(run: Run, intent: CreateIntent, request_id: str) -> CreateIntent:
+async def _requested(run: Run, request_id: str, *, answered: bool) -> CreateIntent:
+    """`answered`: AWS gave the id in answer to our call; without that it may be of somebody else's."""
     async with run.write() as session:
         intent = await _mine(session, run)
-        intent.state, intent.request_id = IntentState.REQUESTED, request_id
+        if intent.request_id != request_id:
+            intent.request_id, intent.request_answered = request_id, answered
+        intent.state = IntentState.REQUESTED
     return intent
 
 
