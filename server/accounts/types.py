@@ -54,7 +54,7 @@ expose(
     CLOSING="AWS is closing it.",
     CLOSED="Closed in AWS, which deletes it 90 days later.",
     SUSPENDED="AWS has suspended it.",
-    CANCELLED="Given up before AWS was asked for it; its name, alias and e-mail are free for another one.",
+    CANCELLED="Given up before AWS had made it; its name, alias and e-mail are free for another one.",
 )
 expose(
     ActorKind,

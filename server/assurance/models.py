@@ -183,6 +183,8 @@ class CreateIntent(Base):
     state: Mapped[IntentState] = mapped_column(EnumText(IntentState), default=IntentState.INTENT)
     calls: Mapped[int] = mapped_column(server_default=text("0"), default=0)
     called_at: Mapped[datetime | None]
+    # Whether a call was given up without its outcome: it may have made an account, whatever AWS said to a later one.
+    outcome_unknown: Mapped[bool] = mapped_column(server_default=text("false"), default=False)
     # The request of the last call, once it is known.
     request_id: Mapped[str | None]
     # Whether AWS gave that id in answer to our call: one found by its name may be of an account that others made.

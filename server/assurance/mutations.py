@@ -172,9 +172,10 @@ class AssuranceMutation:
     @mutation(
         Role.OPERATOR,
         description=(
-            "Give an account up before AWS is asked to create it; once it was, CREATION_BEGUN says so. The account, its"
-            " setup and the stages that were not over are CANCELLED for good and can still be read; the account's name,"
-            " alias and e-mail are free for another one."
+            "Give an account up that AWS was not asked to create, or has refused, also when its setup has FAILED; once"
+            " AWS may have made it, CREATION_BEGUN says so. The account, its setup and the stages that were not over"
+            " are CANCELLED for good and can still be read; the account's name, alias and e-mail are free for another"
+            " one."
         ),
     )
     async def cancel_account_setup(

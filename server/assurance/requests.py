@@ -13,7 +13,7 @@ from server.account_types.models import AccountType
 from server.accounts import service as accounts
 from server.accounts.models import Account, AccountRole
 from server.accounts.service import Actor, TagValue
-from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, SetupKind
+from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, SetupKind, SetupStatus
 from server.assurance.service import (
     begin_setup,
     cancel_setup,
@@ -116,9 +116,9 @@ async def retry_account_setup(
 
 
 async def cancel_account_setup(session: AsyncSession, tenancy_id: UUID, setup_id: UUID) -> UUID:
-    """Give up an account before AWS is asked for it. Returns the id of the account.
+    """Give up an account that AWS was not asked for, or has refused. Returns the id of the account.
 
-    Raises Refused, changing nothing: NOT_FOUND, SETUP_OVER, CREATION_BEGUN once AWS may have heard of the account,
+    Raises Refused, changing nothing: NOT_FOUND, SETUP_OVER, CREATION_BEGUN once AWS may have made the account,
     PROTECTED for a foundation account.
     """
     # The lock that a worker takes before it commits that it calls: either is seen by the other.
@@ -126,7 +126,7 @@ async def cancel_account_setup(session: AsyncSession, tenancy_id: UUID, setup_id
     setup = (await session.scalars(wanted)).one_or_none()
     if setup is None:
         raise refuse(UserErrorCode.NOT_FOUND, "There is no account setup with this id.", "setupId")
-    if setup.status not in LIVE:
+    if setup.status not in (*LIVE, SetupStatus.FAILED):
         raise refuse(
             UserErrorCode.SETUP_OVER,
             f"The setup is over, so there is nothing to cancel: it is {setup.status}.",
@@ -139,18 +139,25 @@ async def cancel_account_setup(session: AsyncSession, tenancy_id: UUID, setup_id
             f"The tenancy cannot do without its {account.role.lower()} account; its setup is not cancelled.",
             "setupId",
         )
-    intent = await session.get(CreateIntent, account.id)
-    # AWS's refusal counts too: an earlier call, whose answer was lost, may have made the account.
-    called = intent is not None and (intent.state is not IntentState.INTENT or intent.called_at is not None)
-    if called or account.aws_account_id is not None:
+    if await _may_be_in_aws(session, account):
         raise refuse(
             UserErrorCode.CREATION_BEGUN,
-            f"The account {account.name!r} is being created in AWS, or is there already. A setup can be cancelled only "
-            "until AWS is asked to create the account; let this one end.",
+            f"The account {account.name!r} is being created in AWS, or may be there already. A setup can be cancelled "
+            "only while it is certain that AWS has not made the account; let this one end, or retry it if it has "
+            "failed.",
             "setupId",
         )
     await cancel_setup(session, setup)
     return account.id
+
+
+async def _may_be_in_aws(session: AsyncSession, account: Account) -> bool:
+    """Whether AWS has the account or may have it; False if AWS was never asked for it, or refused every time."""
+    intent = await session.get(CreateIntent, account.id)
+    undecided = intent is not None and (
+        intent.outcome_unknown or intent.state not in (IntentState.INTENT, IntentState.FAILED)
+    )
+    return undecided or account.aws_account_id is not None
 
 
 async def _check_email_open(session: AsyncSession, account: Account) -> None:

@@ -266,15 +266,16 @@ async def retry_setup(session: AsyncSession, account: Account, stage_name: str |
 async def cancel_setup(session: AsyncSession, setup: Setup) -> None:
     """The setup, those of its stages that are not over, and its account are CANCELLED, for good.
 
-    The setup is live and locked, and AWS was never asked to create its account: the caller has seen to that.
+    The setup is locked, and live or FAILED, and AWS has not made its account: the caller has seen to that.
     """
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     over = (StageStatus.COMPLETED, StageStatus.SKIPPED)
     cancelled = [stage for stage in (await _stages(session, setup.id)).values() if stage.status not in over]
     for stage in cancelled:
-        stage.status = StageStatus.CANCELLED
         stage.next_attempt_at = None
-        stage.finished_at = None if stage.started_at is None else now
+        if stage.started_at is not None and stage.status is not StageStatus.FAILED:
+            stage.finished_at = now
+        stage.status = StageStatus.CANCELLED
     # A worker may be at work on it: the next write of that one loses its lease, before it could call AWS.
     setup.lease_token += 1
     await _finish(session, setup, SetupStatus.CANCELLED)

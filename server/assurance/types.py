@@ -27,7 +27,7 @@ expose(
     PENDING="Waits for a worker.",
     WAITING="A stage tries again at its `nextAttemptAt`.",
     FAILED="A stage has failed; nothing goes on until it is retried.",
-    CANCELLED="Given up before AWS was asked to create the account. It cannot be retried.",
+    CANCELLED="Given up before AWS had made the account. It cannot be retried.",
 )
 expose(
     StageStatus,
@@ -35,7 +35,7 @@ expose(
     WAITING="Tries again at `nextAttemptAt`; `error` says why.",
     FAILED="Goes on only when it is retried; `error` says why.",
     SKIPPED="Does not apply to this account.",
-    CANCELLED="Was not over when its setup was cancelled; `error` is that of its last attempt.",
+    CANCELLED="Was not over, or had failed, when its setup was cancelled; `error` is that of its last attempt.",
 )
 expose(
     StageErrorClass,

@@ -51,14 +51,14 @@ def codes(payload: dict[str, Any]) -> list[tuple[str, list[str] | None]]:
     return [(error["code"], error["field"]) for error in payload["userErrors"]]
 
 
-async def declare(owner: Owner, account: dict[str, Any], state: str = "INTENT", *, called: bool = False) -> None:
-    """The intent that a worker writes before it calls, and what it makes of it."""
+async def declare(owner: Owner, account: dict[str, Any], state: str = "INTENT", *, unknown: bool = False) -> None:
+    """The intent as a worker leaves it; `unknown` is the outcome of a call."""
     await owner.execute(
-        "INSERT INTO create_intent (account_id, tenancy_id, email, account_name, state, called_at)"
-        " SELECT id, tenancy_id, email, name, $2, CASE WHEN $3 THEN now() END FROM account WHERE id = $1",
+        "INSERT INTO create_intent (account_id, tenancy_id, email, account_name, state, outcome_unknown, called_at)"
+        " SELECT id, tenancy_id, email, name, $2, $3, now() FROM account WHERE id = $1",
         decode(account["id"], "acc"),
         state,
-        called,
+        unknown,
     )
 
 
@@ -168,21 +168,41 @@ async def test_a_repeated_create_under_its_key_returns_the_cancelled_account(ask
     assert (again["id"], again["status"]) == (account["id"], "CANCELLED")
 
 
+@pytest.mark.parametrize("failed", [False, True])
 @pytest.mark.parametrize(
-    ("state", "called"),
-    [("INTENT", True), ("CALLING", True), ("REQUESTED", True), ("DONE", True), ("FAILED", True), ("FAILED", False)],
+    ("state", "unknown"),
+    [("CALLING", False), ("REQUESTED", False), ("DONE", False), ("INTENT", True), ("FAILED", True)],
 )
-async def test_once_aws_may_have_heard_of_it_the_setup_goes_on(
-    ask: Ask, account_type: str, owner: Owner, tenant: Tenant, state: str, called: bool
+async def test_once_aws_may_have_made_it_the_account_is_not_given_up(
+    ask: Ask,
+    account_type: str,
+    owner: Owner,
+    tenant: Tenant,
+    worker_engine: AsyncEngine,
+    state: str,
+    unknown: bool,
+    failed: bool,
 ) -> None:
     account = await made(ask, account_type, "Begun")
-    await declare(owner, account, state, called=called)
+    await declare(owner, account, state, unknown=unknown)
+    if failed:
+        await fail(worker_engine, owner, account["id"])
     before = await contents(owner, tenant)
     payload = await cancel(ask, account)
     assert payload["account"] is None
     assert codes(payload) == [("CREATION_BEGUN", ["setupId"])]
-    assert "'Begun' is being created in AWS" in payload["userErrors"][0]["message"]
+    assert "'Begun'" in payload["userErrors"][0]["message"]
     assert await contents(owner, tenant) == before
+
+
+@pytest.mark.parametrize("state", ["INTENT", "FAILED"])
+async def test_what_aws_has_refused_every_time_is_given_up(
+    ask: Ask, account_type: str, owner: Owner, state: str
+) -> None:
+    account = await made(ask, account_type, "Refused")
+    await declare(owner, account, state)
+    assert (await cancel(ask, account))["account"]["status"] == "CANCELLED"
+    assert await owner.fetchval("SELECT count(*) FROM create_intent WHERE account_name = 'Refused'") == 0
 
 
 async def test_the_setup_of_an_account_that_aws_has_is_not_cancelled(ask: Ask, account_type: str, owner: Owner) -> None:
@@ -197,15 +217,30 @@ async def test_the_setup_of_an_account_that_aws_has_is_not_cancelled(ask: Ask, a
     assert codes(await cancel(ask, account)) == [("SETUP_OVER", ["setupId"])]
 
 
-async def test_a_setup_that_has_failed_is_over(
+@pytest.mark.parametrize("called", [False, True])
+async def test_a_setup_that_has_failed_before_there_was_an_account_is_cancelled(
+    ask: Ask, account_type: str, owner: Owner, worker_engine: AsyncEngine, called: bool
+) -> None:
+    account = await made(ask, account_type, "Failed", alias="failed-x", email="failed@example.com")
+    await fail(worker_engine, owner, account["id"])
+    if called:
+        await declare(owner, account, "FAILED")
+    failed = (await ask(f"query($id: ID!) {{ account(by: {{id: $id}}) {{ {ACCOUNT} }} }}", id=account["id"]))["account"]
+    cancelled = (await cancel(ask, account))["account"]
+    assert (cancelled["status"], cancelled["setup"]["status"]) == ("CANCELLED", "CANCELLED")
+    stage, before = cancelled["setup"]["stages"][0], failed["setup"]["stages"][0]
+    assert stage == {**before, "status": "CANCELLED"}
+    assert before["error"] == {"code": "EMAIL_ALREADY_EXISTS"}
+    retried = (await ask(RETRY, input={"accountId": account["id"]}))["retryAccountSetup"]
+    assert codes(retried) == [("NOTHING_TO_RETRY", None)]
+    await made(ask, account_type, "Failed", alias="failed-x", email="failed@example.com")
+
+
+async def test_a_setup_that_has_failed_and_is_retried_meanwhile_is_cancelled_all_the_same(
     ask: Ask, account_type: str, owner: Owner, worker_engine: AsyncEngine
 ) -> None:
-    account = await made(ask, account_type, "Failed")
+    account = await made(ask, account_type, "Failed once")
     await fail(worker_engine, owner, account["id"])
-    payload = await cancel(ask, account)
-    assert codes(payload) == [("SETUP_OVER", ["setupId"])]
-    assert "it is FAILED" in payload["userErrors"][0]["message"]
-    # Retried, it is live again; AWS was not asked, so it can be given up.
     await ask(RETRY, input={"accountId": account["id"]})
     assert (await cancel(ask, account))["account"]["status"] == "CANCELLED"
 
@@ -250,11 +285,12 @@ async def test_of_many_requests_one_cancels(ask: Ask, account_type: str) -> None
     assert sorted(map(str, map(codes, answers))) == sorted(["[]", *["[('SETUP_OVER', ['setupId'])]"] * 7])
 
 
-async def test_the_app_role_cannot_delete_an_intent_that_aws_may_have_heard(
+async def test_the_app_role_cannot_delete_an_intent_that_may_have_made_an_account(
     ask: Ask, account_type: str, owner: Owner, tenant: Tenant, engine: AsyncEngine
 ) -> None:
-    for name, called in (("Heard", True), ("Unheard", False)):
-        await declare(owner, await made(ask, account_type, name), called=called)
+    intents = (("Calling", "CALLING", False), ("Unknown", "FAILED", True), ("Refused", "FAILED", False))
+    for name, state, unknown in intents:
+        await declare(owner, await made(ask, account_type, name), state, unknown=unknown)
     async with transaction(engine, tenant.tenancy_id) as session:
         gone = await session.scalars(delete(CreateIntent).returning(CreateIntent.account_name))
-        assert gone.all() == ["Unheard"]
+        assert gone.all() == ["Refused"]

@@ -86,7 +86,7 @@ async def _reconcile(run: Run, intent: CreateIntent) -> CreateIntent:
     if age < QUARANTINE_SECONDS:
         raise _outcome_unknown(QUARANTINE_SECONDS - age)
     # If AWS refused the call, it refuses the next one too, with an answer that is certainly ours.
-    return await _set_aside(run, IntentState.INTENT)
+    return await _set_aside(run, IntentState.INTENT, outcome_unknown=True)
 
 
 async def _call(run: Run, intent: CreateIntent) -> CreateIntent:
@@ -193,10 +193,14 @@ async def _failed(run: Run, intent: CreateIntent, reason: str) -> None:
     raise StageStopped(error)
 
 
-async def _set_aside(run: Run, state: IntentState) -> CreateIntent:
-    """Go on without the request, which is not to be taken for that of a later call."""
+async def _set_aside(run: Run, state: IntentState, *, outcome_unknown: bool = False) -> CreateIntent:
+    """Go on without the request, which is not to be taken for that of a later call.
+
+    `outcome_unknown`: nor is the call's outcome known, and it will not be looked for any more.
+    """
     async with run.write() as session:
         intent = await _mine(session, run)
+        intent.outcome_unknown |= outcome_unknown
         if intent.request_id is not None:
             intent.past_requests = [*intent.past_requests, intent.request_id]
         intent.request_id, intent.state = None, state
