@@ -48,6 +48,11 @@ async def pass_quarantine(world: World, account_id: UUID) -> None:
     await world.set_intent(account_id, called_at=datetime.now(UTC) - timedelta(seconds=21))
 
 
+async def pass_search(world: World, account_id: UUID) -> None:
+    """Let the time pass in which an account is looked for whose e-mail is in use."""
+    await world.set_intent(account_id, called_at=datetime.now(UTC) - timedelta(seconds=601))
+
+
 async def end_requests(world: World) -> None:
     """Let AWS finish what it is creating."""
     async with world.aws.client("organizations", "us-east-1") as organizations:
@@ -178,7 +183,7 @@ async def test_an_e_mail_in_use_fails_with_advice_and_another_one_succeeds(
     await world.complete(setup_id)
     await is_done(world, account_id, "free@example.com")
     intent = await world.intent(account_id)
-    assert (intent.email, intent.account_name, intent.calls) == ("free@example.com", "Free e-mail", 1)
+    assert (intent.email, intent.account_name, intent.calls) == ("free@example.com", "Free e-mail", 2)
 
 
 async def test_what_aws_refused_keeps_no_name_from_others(world: World, team: UUID) -> None:
@@ -234,6 +239,8 @@ async def test_earlier_refusals_are_not_taken_for_the_outcome_of_a_lost_call(wor
     assert (await world.intent(account_id)).state is IntentState.CALLING
     assert world.proxy.calls["CreateAccount"] == 3
     await pass_quarantine(world, account_id)
+    await waits(world, setup_id, "CREATE_ACCOUNT_EMAIL_IN_USE")
+    await pass_search(world, account_id)
     await fails(world, setup_id, "EMAIL_ALREADY_EXISTS", StageErrorClass.NEEDS_PERSON)
     assert world.proxy.calls["CreateAccount"] == 4
 
@@ -248,6 +255,8 @@ async def test_a_refusal_that_was_lost_is_asked_for_again_after_the_quarantine_o
     await waits(world, setup_id, "CREATE_ACCOUNT_OUTCOME_UNKNOWN")
     assert (await world.intent(account_id)).state is IntentState.CALLING
     await pass_quarantine(world, account_id)
+    await waits(world, setup_id, "CREATE_ACCOUNT_EMAIL_IN_USE")
+    await pass_search(world, account_id)
     await fails(world, setup_id, "EMAIL_ALREADY_EXISTS", StageErrorClass.NEEDS_PERSON)
     assert world.proxy.calls["CreateAccount"] == 2
 

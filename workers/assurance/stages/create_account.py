@@ -31,6 +31,10 @@ from workers.setups import wake_next_creation
 QUARANTINE_SECONDS = 20.0
 # For so long a request that AWS has acknowledged is waited for, though AWS does not show it.
 ACKNOWLEDGED_SECONDS = 900.0
+# For so long an account of ours is looked for whose e-mail AWS says is in use, and how often.
+EMAIL_SECONDS, EMAIL_AGAIN_SECONDS = 600.0, 20.0
+# An account has been made by no call for an e-mail that AWS does not take, or has given to somebody else's.
+NOTHING_MADE = ("EMAIL_ALREADY_EXISTS", "INVALID_EMAIL")
 CALL_SECONDS = float(CONNECT_SECONDS + ONCE_READ_SECONDS)
 # How long to ask for the outcome before the setup waits, and how often: AWS takes from seconds to minutes.
 ASK_SECONDS = 45.0
@@ -66,11 +70,10 @@ async def _declare(run: Run) -> CreateIntent:
             session.add(intent)
         elif intent.state not in (IntentState.INTENT, IntentState.FAILED):
             return intent
-        elif intent.email != run.account.email:
-            # None of the calls so far was about this e-mail.
-            intent.calls = 0
-        intent.state = IntentState.INTENT
-        intent.email, intent.account_name = run.account.email, run.account.name
+        intent.state, intent.email = IntentState.INTENT, run.account.email
+        if not intent.outcome_unknown:
+            # Otherwise a call may have made the account, which is known by the name of then; a later stage renames it.
+            intent.account_name = run.account.name
     return intent
 
 
@@ -171,36 +174,44 @@ async def _succeeded(run: Run, intent: CreateIntent, account_id: str) -> None:
 
 
 async def _failed(run: Run, intent: CreateIntent, reason: str) -> None:
-    """Adopt the account if a call of ours made it; otherwise write the refusal down and raise it.
-
-    Nothing tells whose request it was that was found by its name and refused: its reason is nobody's to report.
-    """
-    if not intent.request_answered or (reason == "EMAIL_ALREADY_EXISTS" and intent.calls > 1):
+    """Adopt the account if a call of ours made it; otherwise write the refusal down and raise it."""
+    may_be_ours = reason == "EMAIL_ALREADY_EXISTS" and intent.outcome_unknown
+    if may_be_ours or not intent.request_answered:
         account_id = await creation.find_account(run, intent)
         if account_id is not None:
             await _done(run, intent, account_id)
             return
     if not intent.request_answered:
+        # Nothing tells whose request it was that was found by its name and refused: its reason is nobody's to report.
         await _set_aside(run, IntentState.CALLING)
         raise _outcome_unknown(FIRST_LOOK_SECONDS)
+    if may_be_ours and await _age(run, intent) < EMAIL_SECONDS:
+        raise wait(
+            "CREATE_ACCOUNT_EMAIL_IN_USE",
+            f"AWS has an account with the e-mail {intent.email}, which an earlier call of Freehold may have made. "
+            "Freehold looks for it in the organization for some minutes.",
+            EMAIL_AGAIN_SECONDS,
+        )
     error = explain_failure(reason, _facts(run))
     if reason == "CONCURRENT_ACCOUNT_MODIFICATION":
         # AWS is at work on a request just like this one, which can only be our own.
         state = IntentState.CALLING
     else:
         state = IntentState.INTENT if error.error_class is StageErrorClass.TRANSIENT else IntentState.FAILED
-    await _set_aside(run, state)
+    await _set_aside(run, state, outcome_unknown=False if reason in NOTHING_MADE else None)
     raise StageStopped(error)
 
 
-async def _set_aside(run: Run, state: IntentState, *, outcome_unknown: bool = False) -> CreateIntent:
+async def _set_aside(run: Run, state: IntentState, *, outcome_unknown: bool | None = None) -> CreateIntent:
     """Go on without the request, which is not to be taken for that of a later call.
 
-    `outcome_unknown`: nor is the call's outcome known, and it will not be looked for any more.
+    `outcome_unknown`: whether a call may have made an account that is not looked for any more; None if that is as it
+    was before.
     """
     async with run.write() as session:
         intent = await _mine(session, run)
-        intent.outcome_unknown |= outcome_unknown
+        if outcome_unknown is not None:
+            intent.outcome_unknown = outcome_unknown
         if intent.request_id is not None:
             intent.past_requests = [*intent.past_requests, intent.request_id]
         intent.request_id, intent.state = None, state
