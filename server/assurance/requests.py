@@ -162,13 +162,11 @@ async def _may_be_in_aws(session: AsyncSession, account: Account) -> bool:
 
 async def _check_email_open(session: AsyncSession, account: Account) -> None:
     """An account is found by its e-mail after a crash: it is final from the first call that may have counted."""
-    intent = await session.get(CreateIntent, account.id)
-    undecided = intent is not None and intent.state not in (IntentState.INTENT, IntentState.FAILED)
-    if undecided or account.aws_account_id is not None:
+    if await _may_be_in_aws(session, account):
         raise refuse(
             UserErrorCode.PROTECTED,
-            "The e-mail can be changed only while AWS has not created the account; after that its root user "
-            "changes it in AWS.",
+            "The e-mail can be changed only while it is certain that AWS has not made the account, which is found by "
+            "it; retry the setup if it has failed. Once AWS has the account, its root user changes the e-mail there.",
             "email",
         )
 

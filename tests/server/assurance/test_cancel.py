@@ -173,7 +173,7 @@ async def test_a_repeated_create_under_its_key_returns_the_cancelled_account(ask
     ("state", "unknown"),
     [("CALLING", False), ("REQUESTED", False), ("DONE", False), ("INTENT", True), ("FAILED", True)],
 )
-async def test_once_aws_may_have_made_it_the_account_is_not_given_up(
+async def test_once_aws_may_have_made_it_the_account_keeps_its_email_and_is_not_given_up(
     ask: Ask,
     account_type: str,
     owner: Owner,
@@ -188,6 +188,8 @@ async def test_once_aws_may_have_made_it_the_account_is_not_given_up(
     if failed:
         await fail(worker_engine, owner, account["id"])
     before = await contents(owner, tenant)
+    changed = (await ask(UPDATE, input={"accountId": account["id"], "email": "other@example.com"}))["updateAccount"]
+    assert codes(changed) == [("PROTECTED", ["email"])]
     payload = await cancel(ask, account)
     assert payload["account"] is None
     assert codes(payload) == [("CREATION_BEGUN", ["setupId"])]
@@ -196,11 +198,14 @@ async def test_once_aws_may_have_made_it_the_account_is_not_given_up(
 
 
 @pytest.mark.parametrize("state", ["INTENT", "FAILED"])
-async def test_what_aws_has_refused_every_time_is_given_up(
-    ask: Ask, account_type: str, owner: Owner, state: str
+async def test_what_aws_has_refused_every_time_may_get_another_email_or_is_given_up(
+    ask: Ask, account_type: str, owner: Owner, worker_engine: AsyncEngine, state: str
 ) -> None:
     account = await made(ask, account_type, "Refused")
     await declare(owner, account, state)
+    await fail(worker_engine, owner, account["id"])
+    changed = (await ask(UPDATE, input={"accountId": account["id"], "email": f"{state}@example.com"}))["updateAccount"]
+    assert changed["userErrors"] == []
     assert (await cancel(ask, account))["account"]["status"] == "CANCELLED"
     assert await owner.fetchval("SELECT count(*) FROM create_intent WHERE account_name = 'Refused'") == 0
 
