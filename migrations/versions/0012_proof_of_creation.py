@@ -1,14 +1,14 @@
 """what is certain of the calls of an intent: that a request is theirs, and that none of them made an account
 
-Revision ID: 0015
-Revises: 0009
+Revision ID: 0012
+Revises: 0011
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0015"
-down_revision = "0009"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 
