@@ -1,9 +1,12 @@
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from moto.core.utils import utcnow
 
 from server.embedded import embedded
+from server.embedded.simulator.organizations import CreateRequest
 from tests.server.embedded.aws import Aws
 
 
@@ -33,6 +36,19 @@ async def test_an_account_takes_a_poll_to_be_made(aws: Aws) -> None:
         ]
     assert request["State"] == "IN_PROGRESS"
     assert states == ["IN_PROGRESS", "SUCCEEDED", "SUCCEEDED"]
+
+
+@pytest.mark.parametrize(("age", "state"), [(29, "IN_PROGRESS"), (31, "SUCCEEDED")])
+def test_a_creation_can_take_seconds_however_often_it_is_asked_about(
+    monkeypatch: pytest.MonkeyPatch, age: int, state: str
+) -> None:
+    monkeypatch.setattr("server.embedded.simulator.organizations.CREATE_SECONDS", 30)
+    requested = utcnow() - timedelta(seconds=age)
+    request = CreateRequest("car-1", "Slow", requested, polls_left=0, account_id="111111111111")
+    for _ in range(3):
+        request.pass_time()
+        request.poll()
+    assert request.state == state
 
 
 @pytest.mark.parametrize("email", ["MEMBER@example.com", "Master@Example.com"])
