@@ -5,6 +5,8 @@ simulator behind a proxy that records its calls) is asked for all accounts at on
 subscription until it is ACTIVE. `--memory` creates 1,000 accounts in batches with one worker and shows its memory
 after each. It exits with 1 when an account did not become ACTIVE.
 
+creation alone       what AWS would take at least to create the accounts, five at a time. The simulator creates one in
+                     a moment, AWS in tens of seconds: `--creation-seconds N` has the simulator take as long
 outside AWS, wall    of the time from the first request to the last ACTIVE, the share in which no call to AWS was under
                      way for anybody: what Freehold adds, as the simulator answers one call after the other
 outside AWS, own     of the time in which a setup was under way, the share in which no call of its own was; the median
@@ -25,12 +27,13 @@ from typing import Any
 from server.embedded.installation import until_stopped
 from server.tenancies.service import DEFAULT_REGIONS
 from tests.benchmarks.setups.arrange import running
-from tests.benchmarks.setups.measure import Batch, create_at_once, memory
+from tests.benchmarks.setups.measure import Batch, create_at_once, creation_floor, memory
 
 ROWS = {
     "accounts": "accounts",
     "active": "ACTIVE at the end",
     "wall_s": "all of them, s",
+    "creation_floor_s": "creation alone, s",
     "per_minute": "setups a minute",
     "wall_outside_aws": "outside AWS, wall",
     "own_outside_aws": "outside AWS, own",
@@ -52,18 +55,19 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     runs = []
     for workers in options.workers:
         say(f"{options.accounts} accounts at once, workers: {workers}")
-        async with running(workers, options.regions) as installation:
+        async with running(workers, options.regions, options.creation_seconds) as installation:
             batch = await installation.while_up(
                 create_at_once(installation, [f"Account {number}" for number in range(options.accounts)])
             )
         tell_errors(batch)
-        runs.append({"workers": workers, **batch.figures()})
+        floor = creation_floor(options.accounts, options.creation_seconds)
+        runs.append({"workers": workers, **batch.figures(), "creation_floor_s": floor})
     active = all(run["active"] == run["accounts"] for run in runs)
-    return {"regions": options.regions, "runs": runs, "active": active}
+    return {"regions": options.regions, "creation_s": options.creation_seconds, "runs": runs, "active": active}
 
 
 async def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
-    async with running(1, options.regions) as installation:
+    async with running(1, options.regions, options.creation_seconds) as installation:
         found = [{"setups": 0, "rss_mb": memory(installation)[0]}]
         active = True
         for first in range(0, MEMORY_SETUPS, options.accounts):
@@ -116,6 +120,9 @@ def main() -> int:
     parser.add_argument("--workers", type=numbers, default=[1, 2], help="numbers of worker processes, with commas")
     parser.add_argument(
         "--regions", type=int, help=f"to harden in: {len(DEFAULT_REGIONS)}, {MEMORY_REGIONS} for --memory"
+    )
+    parser.add_argument(
+        "--creation-seconds", type=int, default=0, help="how long AWS takes to create an account; 0: a moment"
     )
     parser.add_argument("--memory", action="store_true", help="the worker's memory over 1,000 setups instead")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line of stdout")

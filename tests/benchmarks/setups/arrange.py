@@ -46,9 +46,10 @@ class Running:
 
 
 @asynccontextmanager
-async def running(workers: int, regions: int) -> AsyncIterator[Running]:
+async def running(workers: int, regions: int, creation_seconds: int) -> AsyncIterator[Running]:
     """An installation whose tenancy is ready and has created one account; nothing of it is left afterwards."""
     os.environ[f"{PREFIX}SIMULATOR_ACCOUNT_LIMIT"] = str(ACCOUNT_LIMIT)
+    os.environ[f"{PREFIX}SIMULATOR_CREATE_SECONDS"] = str(creation_seconds)
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freehold-setups-")))
         services = await stack.enter_async_context(embedded(directory / "data"))

@@ -1,6 +1,7 @@
 """Accounts created at once, and what the times of their setups and of the calls to AWS say."""
 
 import asyncio
+import math
 import statistics
 import time
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import Any
 
 from tests.benchmarks.setups.arrange import Running
 from tests.benchmarks.setups.follow import Followed, follow
+from workers.aws.session import CONCURRENT_CREATIONS
 
 Span = tuple[float, float]
 
@@ -77,6 +79,11 @@ async def create_at_once(running: Running, names: Iterable[str]) -> Batch:
         before,
         after,
     )
+
+
+def creation_floor(accounts: int, seconds: int) -> int:
+    """The seconds that AWS takes to create the accounts, as many at a time as it does, if it never has to wait."""
+    return math.ceil(accounts / CONCURRENT_CREATIONS) * seconds
 
 
 def memory(running: Running) -> list[float]:

@@ -7,7 +7,7 @@ from aiohttp import ClientSession, web
 
 from tests.benchmarks.setups.aws import RecordingAws
 from tests.benchmarks.setups.follow import Followed
-from tests.benchmarks.setups.measure import Batch, Span, covered, most_at_once
+from tests.benchmarks.setups.measure import Batch, Span, covered, creation_floor, most_at_once
 from tests.workers.proxies import AwsProxy, answer
 
 ACCOUNT = "111111111111"
@@ -31,6 +31,11 @@ def test_time_in_several_spans_counts_once(spans: list[Span], seconds: float) ->
 
 def test_spans_are_counted_where_they_lie_beside_each_other() -> None:
     assert most_at_once([(0, 2), (2, 4), (1, 3), (5, 6)]) == 2
+
+
+@pytest.mark.parametrize(("accounts", "seconds", "floor"), [(100, 30, 600), (6, 30, 60), (1, 30, 30), (100, 0, 0)])
+def test_five_accounts_are_created_at_a_time(accounts: int, seconds: int, floor: int) -> None:
+    assert creation_floor(accounts, seconds) == floor
 
 
 def test_a_setup_is_outside_while_the_calls_of_others_are_under_way() -> None:
