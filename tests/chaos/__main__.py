@@ -1,4 +1,4 @@
-"""The command: `uv run python -m tests.chaos --kills 500 [--seed N] [--json]`."""
+"""The command: `uv run python -m tests.chaos --kills 500 [--seed N] [--json]`, or `--self-test`."""
 
 import argparse
 import asyncio
@@ -8,11 +8,14 @@ import random
 import statistics
 import sys
 import time
-from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from server.embedded.installation import until_stopped
-from tests.chaos.harness import Outcome, run
+from tests.chaos.followers import SetupFollower
+from tests.chaos.harness import run
+from tests.chaos.outcome import Outcome, faults, summary
+from tests.chaos.selftest import find_mutants
 
 
 def main() -> int:
@@ -20,64 +23,46 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, help="repeat the kill plan of a run")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line of stdout")
+    parser.add_argument("--self-test", action="store_true", help="put faults into the product and demand they be found")
     options = parser.parse_args()
+    if options.self_test:
+        return find_mutants(say)
     seed = random.randrange(2**31) if options.seed is None else options.seed
     # What the clients meet while a server is away is expected, and counted.
     logging.getLogger("gql").setLevel(logging.CRITICAL)
     outcome = asyncio.run(until_stopped(run(options.kills, seed, say)))
     if outcome is None:
         return 130
-    figures = summary(outcome)
-    show(outcome, figures, sys.stderr if options.json else sys.stdout)
+    figures, wrong = summary(outcome), faults(outcome)
+    show(outcome, figures, wrong, sys.stderr if options.json else sys.stdout)
     if options.json:
         print(json.dumps(figures), flush=True)
-    faults = [figures[name] for name in ("duplicates", "unfinished", "gaps", "out_of_order")]
-    # AWS refuses the second call for an e-mail, so no duplicate shows it; but it should not have been made.
-    return 1 if any((*faults, outcome.repeats)) else 0
+    return 1 if wrong else 0
 
 
 def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def summary(outcome: Outcome) -> dict[str, Any]:
-    recovery = sorted(outcome.recovery)
-    return {
-        "kills": outcome.kills.total(),
-        "accounts": outcome.accounts,
-        "duplicates": len(outcome.duplicates),
-        "unfinished": len(outcome.unfinished),
-        "recovery_p95_s": round(recovery[int(len(recovery) * 0.95)], 2) if recovery else None,
-        "recovery_max_s": round(recovery[-1], 2) if recovery else None,
-        "subscribers": len(outcome.followers),
-        "reconnects": sum(each.reconnects for each in outcome.followers),
-        "gaps": sum(each.gaps for each in outcome.followers) + outcome.missed,
-        "out_of_order": sum(each.out_of_order for each in outcome.followers),
-    }
-
-
-def show(outcome: Outcome, figures: dict[str, Any], file: Any) -> None:
-    recovery = outcome.recovery
+def show(outcome: Outcome, figures: dict[str, Any], wrong: Sequence[str], file: Any) -> None:
+    recovery, users = outcome.recovery, outcome.users
     median = f"{statistics.median(recovery):.1f} s median of {len(recovery)}" if recovery else "nothing to recover"
-    events = sum(each.cursor for each in outcome.followers)
-    refusals = Counter(refusal for each in outcome.followers for refusal in each.refusals)
     lines = [
         f"seed {outcome.seed}, {outcome.seconds:.0f} s; finished {outcome.finish_seconds:.0f} s after the last kill",
         *(f"{name:16}{value}" for name, value in figures.items()),
         f"recovery        {median}",
-        f"events          {events}",
+        f"events          {sum(each.cursor for each in outcome.followers if isinstance(each, SetupFollower))}",
         f"repeated calls  {len(outcome.repeats)} (for an e-mail that had its account; AWS refuses them)",
+        f"frozen writes   {outcome.fenced} refused, {len(outcome.unfenced)} written",
+        f"users           repeated {users.repeated} requests, retried {users.retries} setups; cancelled: "
+        + ", ".join(f"{count} x {answer}" for answer, count in users.cancels.most_common()),
         "kills           " + ", ".join(f"{count} x {kind}" for kind, count in outcome.kills.most_common()),
         "failpoints      " + ", ".join(f"{name} {count}" for name, count in sorted(outcome.failpoints.items())),
+        "not reached     " + (", ".join(outcome.unreached) or "none"),
         "AWS             " + ", ".join(f"{count} x {kind}" for kind, count in outcome.faults.most_common()),
+        "CreateAccount   " + ", ".join(f"{count} x {kind}" for kind, count in outcome.created.most_common()),
+        *(f"{'FAULT':16}{each}" for each in wrong),
     ]
-    for title, values in (
-        ("made twice", outcome.duplicates),
-        ("unfinished", outcome.unfinished),
-        ("refused", [f"{count} x {refusal}" for refusal, count in refusals.most_common()]),
-        ("ended by itself", outcome.surprises),
-    ):
-        lines += [f"{title:16}{value}" for value in values]
     print("\n".join(lines), file=file, flush=True)
 
 

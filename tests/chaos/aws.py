@@ -15,7 +15,7 @@ from tests.workers.proxies import AwsProxy, Fault, lose_answer, lose_request, re
 Forward = Callable[[], Awaitable[web.Response]]
 
 # Of a thousand calls, what becomes of them; the rest pass. CreateAccount has its own, much worse.
-ANY_CALL = {"lost answer": 4, "lost request": 4, "throttled": 8, "failed": 4, "slow": 10}
+ANY_CALL = {"lost answer": 4, "lost request": 4, "throttled": 8, "failed": 4, "slow": 10, "refused": 1}
 CREATE_ACCOUNT = {
     "lost answer": 100,
     "lost request": 30,
@@ -23,32 +23,45 @@ CREATE_ACCOUNT = {
     "failed": 20,
     "failed after the fact": 30,
     "heard late": 40,
+    "refused": 20,
 }
+# What becomes of the first calls of CreateAccount, in an order that the seed draws.
+FIRST_CALLS = {"lost answer": 2, "heard late": 2, "failed after the fact": 1, "refused": 1}
+FIRST_PASS = 3
 # CreateAccount is always on its way for a while, during which its caller may die, and its account shows later still.
 LONGEST_WAY, LONGEST_LAG = 1.0, 4.0
 # Longer than its caller waits for an answer, shorter than the quarantine of a call whose outcome is unknown.
 HEARD_LATE = (6.0, 12.0)
 SLOW = (0.5, 3.0)
 FAILED = refuse("ServiceException", 500)
+# A person has to retry after this one; its words are the test's.
+REFUSAL = "AccessDeniedException by the test"
 NEVER_HEARD: dict[str, Fault] = {
     "lost request": lose_request,
     "throttled": refuse("TooManyRequestsException", 429),
     "failed": FAILED,
+    "refused": refuse("AccessDeniedException"),
 }
 
 
 class BadAws(AwsProxy):
-    """Starts on a good day; `bad` switches. `met` counts the faults, `repeats` the calls for an e-mail that has its
-    account already: AWS refuses those, but nobody should have to rely on it.
+    """Starts on a good day; `bad` switches. `met` counts the faults, `created` those of CreateAccount; `repeats` holds
+    the calls for an e-mail that has its account already: AWS refuses those, but nobody should have to rely on it.
     """
 
-    def __init__(self, endpoint: str, seed: int) -> None:
+    def __init__(self, endpoint: str, seed: int, most_faults: int = 3) -> None:
         super().__init__(endpoint)
         self._chance = random.Random(seed)
+        # Of the calls for one e-mail, each of which costs a quarantine.
+        self._most_faults = most_faults
+        self._faults_of: Counter[str] = Counter()
         self._visible: dict[str, float] = {}
         self._made: set[str] = set()
+        first: list[str | None] = list(Counter(FIRST_CALLS).elements())
+        self._first = self._chance.sample([*first, *[None] * FIRST_PASS], len(first) + FIRST_PASS)
         self.bad = False
         self.met: Counter[str] = Counter()
+        self.created: Counter[str] = Counter()
         self.repeats: list[str] = []
 
     def fault_for(self, operation: str) -> Fault | None:
@@ -62,12 +75,12 @@ class BadAws(AwsProxy):
     def _draw(self, shares: dict[str, int]) -> str | None:
         kinds = [*shares, None]
         (kind,) = self._chance.choices(kinds, [*shares.values(), 1000 - sum(shares.values())])
-        if kind is not None:
-            self.met[kind] += 1
         return kind
 
     def _any_call(self) -> Fault | None:
         kind = self._draw(ANY_CALL)
+        if kind is not None:
+            self.met[kind] += 1
         return None if kind is None else {**NEVER_HEARD, "lost answer": lose_answer, "slow": self._slow}[kind]
 
     async def _slow(self, _: web.Request, forward: Forward) -> web.StreamResponse:
@@ -77,20 +90,35 @@ class BadAws(AwsProxy):
     async def _create_account(self, request: web.Request, forward: Forward) -> web.StreamResponse:
         if not self.bad:
             return await self._carry_out(request, forward)
-        kind = self._draw(CREATE_ACCOUNT)
+        kind = await self._draw_creation(request)
         if kind in NEVER_HEARD:
+            self.created[kind] += 1
             return await NEVER_HEARD[kind](request, forward)
         way = HEARD_LATE if kind == "heard late" else (0.0, LONGEST_WAY)
         # It arrives even if its caller is dead by then: the proxy is told not to stop with its client.
         await asyncio.sleep(self._chance.uniform(*way))
-        answer = await self._carry_out(request, forward)
+        answer = await self._carry_out(request, forward, hidden=kind is not None)
+        if kind is not None and answer.status == 200:
+            self.created[kind] += 1
+        elif kind is not None:
+            # AWS has refused it, which says nothing about a call that it has carried out.
+            self._first.append(kind)
         if kind == "lost answer":
             return await lose_answer(request, _nothing)
         if kind == "failed after the fact":
             return await FAILED(request, forward)
         return answer
 
-    async def _carry_out(self, request: web.Request, forward: Forward) -> web.Response:
+    async def _draw_creation(self, request: web.Request) -> str | None:
+        email = json.loads(await request.read())["Email"].lower()
+        if self._faults_of[email] == self._most_faults:
+            return None
+        kind = self._first.pop() if self._first else self._draw(CREATE_ACCOUNT)
+        self._faults_of[email] += kind is not None
+        return kind
+
+    async def _carry_out(self, request: web.Request, forward: Forward, *, hidden: bool = False) -> web.Response:
+        """The answer; what AWS makes shows in its lists after a while, `hidden` after the longest."""
         answer = await forward()
         if answer.status == 200:
             email = json.loads(await request.read())["Email"].lower()
@@ -98,7 +126,8 @@ class BadAws(AwsProxy):
             if email in self._made:
                 self.repeats.append(email)
             self._made.add(email)
-            lag = self._chance.uniform(0, LONGEST_LAG) if self.bad else 0.0
+            shortest = LONGEST_LAG if hidden else 0.0
+            lag = self._chance.uniform(shortest, LONGEST_LAG) if self.bad else 0.0
             self._visible[email] = self._visible[status["Id"]] = time.monotonic() + lag
         return answer
 

@@ -1,25 +1,24 @@
-"""The users: one requests accounts and insists on an answer, the others each follow one and check what they hear."""
+"""The API as a program uses it that insists on an answer."""
 
 import asyncio
 import random
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import httpx
-from gql import Client, gql
-from gql.transport.exceptions import TransportError, TransportQueryError
-from gql.transport.websockets import WebsocketsTransport
 
 AGAIN_SECONDS = 0.2
 ANSWER_SECONDS = 10.0
-# How long a follower stays before it leaves, whatever goes on; longer after each stay in which it heard nothing.
-PATIENCE = (0.5, 8.0)
-LONGEST_PATIENCE = 60.0
+# An answer that asks to try again.
+UNAVAILABLE = "UNAVAILABLE"
 CREATE = """
-mutation($name: String!, $type: ID!) {
-  createAccount(input: {name: $name, accountTypeId: $type}) { account { id } userErrors { code message } }
+mutation($name: String!, $type: ID!, $key: String!) {
+  createAccount(input: {name: $name, accountTypeId: $type, idempotencyKey: $key}) {
+    account { id setup { id } } userErrors { code message }
+  }
 }
 """
 CREATE_TYPE = """
@@ -27,46 +26,75 @@ mutation($name: String!) {
   createAccountType(input: {name: $name}) { accountType { id } userErrors { code message } }
 }
 """
-FIND = "query($name: String!) { account(by: {name: $name}) { id } }"
-FOLLOW = "subscription($id: ID!, $after: Int!) { accountSetup(accountId: $id, after: $after) { sequence } }"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An account that is asked for, by the same key however often."""
+
+    name: str
+    account_type: str
+    key: str
+
+    @property
+    def variables(self) -> dict[str, object]:
+        return {"name": self.name, "type": self.account_type, "key": self.key}
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The answer: the ids of the account and its setup."""
+
+    account_id: str
+    setup_id: str
 
 
 class Api:
-    """Any of the servers; a request that gets no answer goes to the next until one answers."""
+    """Any of the servers; a request that gets no answer goes to the next until one answers.
+
+    `errors` holds the top-level errors that were answered, without those that ask to try again.
+    """
 
     def __init__(self, urls: Sequence[str], token: str) -> None:
         self.urls = urls
         self.headers = {"Authorization": f"Bearer {token}"}
+        self.errors: list[str] = []
         self._client = httpx.AsyncClient(headers=self.headers, timeout=ANSWER_SECONDS, trust_env=False)
 
     async def close(self) -> None:
         await self._client.aclose()
 
     async def ask(self, query: str, **variables: object) -> dict[str, Any]:
-        body = {"query": query, "variables": variables}
         while True:
             with suppress(httpx.TransportError):
-                answer = await self._client.post(f"{random.choice(self.urls)}/graphql", json=body)
-                if answer.headers.get("content-type", "").startswith("application/") and "errors" not in answer.json():
-                    data: dict[str, Any] = answer.json()["data"]
-                    return data
+                answer = await self._post(query, variables)
+                if answer.headers.get("content-type", "").startswith("application/"):
+                    body = answer.json()
+                    if "errors" not in body:
+                        data: dict[str, Any] = body["data"]
+                        return data
+                    self.errors += told(body["errors"])
             await asyncio.sleep(AGAIN_SECONDS)
+
+    async def abandon(self, seconds: float, query: str, **variables: object) -> None:
+        """Send a request, and do not wait longer than this for its answer."""
+        with suppress(httpx.TransportError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._post(query, variables)
 
     async def create_account_type(self, name: str) -> str:
         return str((await self.ask(CREATE_TYPE, name=name))["createAccountType"]["accountType"]["id"])
 
     async def create_account(self, name: str, account_type: str) -> str:
-        """The account's id. A request whose answer was lost may have been heard: then the name is in use, by ours."""
-        while True:
-            created = (await self.ask(CREATE, name=name, type=account_type))["createAccount"]
-            if created["account"] is not None:
-                return str(created["account"]["id"])
-            codes = {error["code"] for error in created["userErrors"]}
-            if codes != {"NAME_IN_USE"}:
-                raise RuntimeError(f"{name} was refused: {created['userErrors']}")
-            found = (await self.ask(FIND, name=name))["account"]
-            if found is not None:
-                return str(found["id"])
+        """The account's id."""
+        return (await self.order(Order(name, account_type, str(uuid4())))).account_id
+
+    async def order(self, order: Order) -> Ordered:
+        """The account and its setup; raises RuntimeError when it is refused."""
+        created = (await self.ask(CREATE, **order.variables))["createAccount"]
+        if created["account"] is None:
+            raise RuntimeError(f"{order.name} was refused: {created['userErrors']}")
+        return Ordered(created["account"]["id"], created["account"]["setup"]["id"])
 
     async def readiness(self) -> list[str]:
         """What is wrong with the servers that are not ready."""
@@ -75,65 +103,16 @@ class Api:
             try:
                 answer = await self._client.get(f"{url}/readyz")
                 if answer.status_code != 200:
-                    wrong.append(f"{url}: {answer.text}")
+                    wrong.append(f"{url} is not ready: {answer.text}")
             except httpx.TransportError as error:
-                wrong.append(f"{url}: {error!r}")
+                wrong.append(f"{url} is not ready: {error!r}")
         return wrong
 
+    async def _post(self, query: str, variables: dict[str, object]) -> httpx.Response:
+        body = {"query": query, "variables": variables}
+        return await self._client.post(f"{random.choice(self.urls)}/graphql", json=body)
 
-@dataclass
-class Follower:
-    """Follows one account, and every now and then leaves and comes back with its cursor."""
 
-    api: Api
-    account_id: str
-    cursor: int = 0
-    reconnects: int = 0
-    gaps: int = 0
-    out_of_order: int = 0
-    refusals: list[str] = field(default_factory=list)
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def follow(self) -> None:
-        """Until cancelled."""
-        quiet = 0
-        while True:
-            before = self.cursor
-            try:
-                await self._listen(min(LONGEST_PATIENCE, random.uniform(*PATIENCE) * 2**quiet))
-            except (TransportError, OSError, TimeoutError) as error:
-                if isinstance(error, TransportQueryError):
-                    self.refusals += [each["message"] for each in error.errors or ()]
-                await asyncio.sleep(AGAIN_SECONDS)
-            self.reconnects += 1
-            quiet = 0 if self.cursor > before else min(quiet + 1, 6)
-
-    async def reach(self, sequence: int) -> None:
-        """Wait until event number `sequence` was heard."""
-        while self.cursor < sequence:
-            self.moved.clear()
-            await self.moved.wait()
-
-    def take(self, sequence: int) -> None:
-        if sequence <= self.cursor:
-            self.out_of_order += 1
-        else:
-            self.gaps += sequence - self.cursor - 1
-            self.cursor = sequence
-        self.moved.set()
-
-    async def _listen(self, patience: float) -> None:
-        transport = WebsocketsTransport(
-            url=f"{random.choice(self.api.urls).replace('http', 'ws', 1)}/graphql",
-            init_payload={**self.api.headers},
-            connect_timeout=5,
-            ack_timeout=5,
-            subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
-        )
-        document = gql(FOLLOW)
-        document.variable_values = {"id": self.account_id, "after": self.cursor}
-        async with Client(transport=transport) as session:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(patience):
-                    async for result in session.subscribe(document):
-                        self.take(result["accountSetup"]["sequence"])
+def told(errors: Sequence[dict[str, Any]]) -> list[str]:
+    """The errors that do not just ask to try again."""
+    return [each["message"] for each in errors if each.get("extensions", {}).get("code") != UNAVAILABLE]

@@ -18,6 +18,7 @@ from arq.connections import ArqRedis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server import relay
+from tests.chaos import fencing, mutants
 from workers import executor, main
 from workers.assurance import runner
 from workers.assurance.stage import Stage
@@ -53,7 +54,7 @@ STAGE_POINTS = tuple(
     for function in ("check", "apply")
     for moment in ("before", "after")
 )
-# Some are passed rarely: `give_back` takes a shutdown first, `reconcile` a lost answer.
+# Some are passed rarely: `give_back` takes a shutdown first, to which the killer sees, `reconcile` a lost answer.
 NAMES = (
     *(f"{name}.{moment}" for _, _, name in WRAPPED for moment in ("before", "after")),
     *CALL,
@@ -95,6 +96,8 @@ class Failpoints:
 
 def install(directory: Path) -> None:
     """Wrap the product's functions in this process and all it forks."""
+    mutants.install()
+    fencing.install(directory)
 
     def reach(name: str) -> None:
         try:
