@@ -8,7 +8,9 @@ after each. It exits with 1 when an account did not become ACTIVE.
 creation alone       what AWS would take at least to create the accounts, five at a time. The simulator creates one in
                      a moment, AWS in tens of seconds: `--creation-seconds N` has the simulator take as long
 outside AWS, wall    of the time from the first request to the last ACTIVE, the share in which no call to AWS was under
-                     way for anybody: what Freehold adds, as the simulator answers one call after the other
+                     way for anybody: what Freehold adds, as the simulator answers one call after the other. Between the
+                     calls that ask whether an account has been created none is under way, so `--creation-seconds` adds
+                     to this too
 outside AWS, own     of the time in which a setup was under way, the share in which no call of its own was; the median
                      of the setups. It waits then for Freehold, or for its turn among the five accounts that AWS creates
                      at a time. Waiting for the simulator to answer others first counts as being in a call
