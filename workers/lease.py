@@ -28,6 +28,8 @@ from server.outages import is_away
 # holder dies is most of the time until another one carries on.
 LEASE = timedelta(seconds=8.5)
 HEARTBEAT_SECONDS = 2.0
+# So long before its end what is under way is stopped, so that another worker does not begin beside it.
+STOP_SECONDS = 1.0
 OWNER = f"{socket.gethostname()}:{os.getpid()}"
 
 R = TypeVar("R", bound=Leased)
@@ -100,18 +102,29 @@ class Lease(Generic[R]):
         self.deadline = asked_at + LEASE.total_seconds()
 
     async def keep(self) -> None:
-        """Renew the lease until cancelled; raises LeaseLost when that fails for as long as the lease lasts."""
+        """Renew the lease until cancelled; raises LeaseLost a second before its end when that fails for so long."""
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            try:
-                await self.renew()
-            except LeaseLost:
-                raise
-            except Exception as error:
-                if not is_away(error):
-                    logger.exception("%s: the lease cannot be renewed", self)
-            # A second early: what is under way should be stopped before another worker may begin.
-            self.check(margin=1.0)
+            await asyncio.sleep(min(HEARTBEAT_SECONDS, self._seconds_left()))
+            await self._try_to_renew()
+            self.check(margin=STOP_SECONDS)
+
+    async def _try_to_renew(self) -> None:
+        """Renew the lease, for as long as there is time; raises LeaseLost when it is no longer ours."""
+        renewal = asyncio.create_task(self.renew())
+        renewal.add_done_callback(_end_renewal)
+        try:
+            await asyncio.wait({renewal}, timeout=self._seconds_left())
+        finally:
+            # It is not waited for: while PostgreSQL is silent, giving up a statement takes seconds, too.
+            renewal.cancel()
+        error = renewal.exception() if renewal.done() and not renewal.cancelled() else None
+        if isinstance(error, LeaseLost):
+            raise error
+        if error is not None and not is_away(error):
+            logger.error("%s: the lease cannot be renewed", self, exc_info=error)
+
+    def _seconds_left(self) -> float:
+        return max(0.0, self.deadline - STOP_SECONDS - time.monotonic())
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[tuple[AsyncSession, R]]:
@@ -128,6 +141,12 @@ class Lease(Generic[R]):
             await enqueue(
                 session, row.tenancy_id, self.work.job, self.row_id, attempt=f"{self.token}.{row.hint_number}"
             )
+
+
+def _end_renewal(renewal: asyncio.Task[None]) -> None:
+    """Whoever waited for it may be gone, and its error with it."""
+    if not renewal.cancelled():
+        renewal.exception()
 
 
 async def claim(engine: AsyncEngine, work: Work[R], row_id: UUID) -> Lease[R] | None:

@@ -148,12 +148,17 @@ def _hang_up(request: web.Request) -> web.StreamResponse:
 
 
 class Gate:
-    """A TCP port in front of another one, that can be shut: connections break and new ones are refused."""
+    """A TCP port in front of another one, that can be shut: connections break and new ones are refused.
+
+    Stalled, it keeps them and lets nothing pass, as when the other side is frozen.
+    """
 
     def __init__(self, url: str) -> None:
         self._parts = urlsplit(url)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._port = 0
 
     @property
@@ -170,6 +175,10 @@ class Gate:
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
+        self._flowing.set()
+
+    def stall(self) -> None:
+        self._flowing.clear()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._parts.hostname is not None
@@ -177,14 +186,14 @@ class Gate:
         both = {writer, far_writer}
         self._writers |= both
         try:
-            await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
         finally:
             self._writers -= both
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()

@@ -8,10 +8,12 @@ from sqlalchemy import func, select, update
 
 from server.assurance.models import Event, Setup, SetupStatus
 from server.assurance.service import wait_stage
-from server.database import transaction
+from server.database import create_engine, transaction
 from server.jobs import Outbox
 from server.leases import LeaseLost, StageError, StageErrorClass
+from tests.workers.proxies import Gate
 from tests.workers.world import World
+from workers import lease as leases
 from workers.assurance.runner import Runner
 from workers.assurance.stages import STAGES
 from workers.aws.session import guard
@@ -107,6 +109,28 @@ async def test_a_heartbeat_that_comes_late_does_not_take_back_what_was_given_up(
     with pytest.raises(LeaseLost):
         await lease.renew()
     assert (await world.setup_of_id(setup_id)).lease_until is None
+
+
+async def test_while_postgresql_is_silent_the_work_is_stopped_a_second_before_the_lease_ends(
+    world: World, team: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.1)
+    setup_id = await fresh_setup(world, team, "Silence")
+    gate = Gate(world.settings.require("worker_database_url"))
+    await gate.open()
+    engine = create_engine(gate.url)
+    try:
+        lease = await claim(engine, SETUP, setup_id)
+        assert lease is not None
+        gate.stall()
+        lease.deadline = time.monotonic() + 1.5
+        with pytest.raises(LeaseLost):
+            async with asyncio.timeout(5):
+                await lease.keep()
+        assert 0.5 < lease.deadline - time.monotonic() <= 1
+    finally:
+        await gate.shut()
+        await engine.dispose()
 
 
 async def test_what_is_given_back_is_offered_at_once(world: World, team: UUID) -> None:

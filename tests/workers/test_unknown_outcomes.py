@@ -5,10 +5,11 @@ from uuid import UUID
 
 import pytest
 
-from server.assurance.models import IntentState, StageErrorClass
+from server.assurance.models import IntentState
 from server.assurance.requests import cancel_account_setup
 from server.database import transaction
 from server.errors import Refused, UserErrorCode
+from server.leases import StageErrorClass
 from tests.workers.proxies import answer, lose_request, refuse
 from tests.workers.test_create_account import (
     BEGUN,
