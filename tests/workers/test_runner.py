@@ -100,6 +100,25 @@ async def test_an_error_for_somebody_fails_the_stage_with_what_to_do(world: Worl
     assert (await world.account(account_id)).status is AccountStatus.ERROR
 
 
+@pytest.mark.parametrize(
+    ("operation", "code"), [("ListParents", "ChildNotFoundException"), ("MoveAccount", "AccountNotFoundException")]
+)
+async def test_a_new_account_that_aws_does_not_show_everywhere_is_waited_for(
+    world: World, team: UUID, operation: str, code: str
+) -> None:
+    account_id, setup_id = await world.request(f"Not known to {operation}", team)
+    await world.replace_stages(setup_id, "create_account", "organizational_unit")
+    world.proxy.fail(operation, *(refuse(code) for _ in range(PATIENCE[code])))
+    for _ in range(PATIENCE[code] - 1):
+        assert (await world.run(setup_id)).status is SetupStatus.WAITING
+        await world.make_due(setup_id)
+    assert (await world.run(setup_id)).status is SetupStatus.FAILED
+    unit = (await world.stages(setup_id))["organizational_unit"]
+    assert (unit.error_code, unit.error_class) == (code, StageErrorClass.PERMANENT)
+    await world.retry(account_id)
+    await world.complete(setup_id)
+
+
 async def test_throttling_waits_with_backoff_and_then_goes_on(world: World, team: UUID) -> None:
     account_id, setup_id = await world.request("Throttled", team)
     # The SDK itself repeats the call before it gives up.

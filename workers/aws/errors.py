@@ -79,6 +79,11 @@ _NOT_READY = Meaning(
     "AWS has not made {operation} available to the account, which takes minutes in a new one. If it lasts, look into "
     "the account's support cases and retry the setup. AWS says: {detail}",
 )
+_NOT_FOUND = Meaning(
+    TRANSIENT,
+    "AWS does not find the account for {operation}, which is usual for some minutes in a new one. If it lasts, see "
+    "whether the account is still in the organization and retry the setup. AWS says: {detail}",
+)
 _NOT_ALL_FEATURES = Meaning(
     NEEDS_PERSON,
     "The organization does not have all features enabled. Enable them in AWS Organizations and retry the setup.",
@@ -87,8 +92,11 @@ _UNKNOWN = Meaning(PERMANENT, "AWS refused {operation}: {detail}")
 _SERVER_FAULT = Meaning(TRANSIENT, "AWS could not answer {operation}; Freehold tries again by itself. {detail}")
 _UNREACHABLE = Meaning(TRANSIENT, "AWS could not be reached; Freehold tries again by itself. {detail}")
 
+# Of the account's number, which AWS Organizations does not tell all its parts at once.
+_ACCOUNT_NOT_FOUND = ("AccountNotFoundException", "ChildNotFoundException")
+_SERVICE_NOT_READY = ("OptInRequired", "PendingVerification", "SubscriptionRequired", "SubscriptionRequiredException")
 # Usual for some minutes in a new account.
-NOT_READY = ("OptInRequired", "PendingVerification", "SubscriptionRequired", "SubscriptionRequiredException")
+NOT_READY = (*_SERVICE_NOT_READY, *_ACCOUNT_NOT_FOUND)
 
 # Of a role in an account, which is assumed anew then, or those that the worker itself runs with.
 CREDENTIALS_EXPIRED = ("ExpiredToken", "ExpiredTokenException")
@@ -170,7 +178,8 @@ MEANINGS: Mapping[str, Meaning] = {
         "of the tenancy's management account and retry the setup.",
     ),
     "RegionDisabledException": _REGION_OFF,
-    **dict.fromkeys(NOT_READY, _NOT_READY),
+    **dict.fromkeys(_SERVICE_NOT_READY, _NOT_READY),
+    **dict.fromkeys(_ACCOUNT_NOT_FOUND, _NOT_FOUND),
 }
 
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
