@@ -5,6 +5,7 @@ they are claimed in the order of their requests, each when one before it has bee
 else. Nobody hands turns out, so none can be lost: who has one follows from the rows as they are.
 """
 
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, exists, func, literal, not_, or_, select, tuple_
@@ -17,6 +18,9 @@ from server.assurance.service import hold
 from server.jobs import Job, enqueue
 from workers.aws.session import CONCURRENT_CREATIONS
 from workers.lease import Work
+
+# For so long a request that AWS has acknowledged is taken to be under way, though nobody hears of it.
+ACKNOWLEDGED_SECONDS = 900.0
 
 
 def _is_to_be_created() -> ColumnElement[bool]:
@@ -38,9 +42,15 @@ def _before_it() -> ColumnElement[int]:
         .where(
             other.tenancy_id == Setup.tenancy_id,
             other.id != Setup.id,
-            other.status.in_(LIVE),
             _has_no_number(),
-            or_(_is_asked(), other.lease_until >= now, and_(other.next_attempt_at <= now, earlier)),
+            or_(
+                and_(
+                    other.status.in_(LIVE),
+                    or_(_is_asked(), other.lease_until >= now, and_(other.next_attempt_at <= now, earlier)),
+                ),
+                # Nobody looks what became of those whose setup has failed.
+                and_(_is_asked(), CreateIntent.called_at > now - timedelta(seconds=ACKNOWLEDGED_SECONDS)),
+            ),
         )
         .correlate(Setup)
         .limit(CONCURRENT_CREATIONS)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, select
@@ -139,3 +140,20 @@ async def test_who_was_claimed_beside_five_does_not_call(world: World, team: UUI
     await world.make_due(setup_id)
     await world.complete(setup_id)
     await is_done(world, account_id, email)
+
+
+async def test_what_a_failed_setup_has_asked_for_is_under_way_for_a_quarter_of_an_hour(
+    world: World, team: UUID
+) -> None:
+    *setups, last = await in_line(world, team, "Left behind", 6)
+    await five_are_asked_for(world, setups)
+    accounts = [(await world.setup_of_id(setup_id)).account_id for setup_id in setups]
+    for setup_id, account_id in zip(setups, accounts, strict=True):
+        await world.set_setup(setup_id, status=SetupStatus.FAILED)
+        await world.set_intent(account_id, called_at=datetime.now(UTC) - timedelta(minutes=14))
+    assert await due(world) == set()
+    await world.set_intent(accounts[0], called_at=datetime.now(UTC) - timedelta(minutes=16))
+    assert await due(world) == {last}
+    await world.complete(last)
+    for account_id in accounts:
+        await world.set_intent(account_id, state=IntentState.FAILED)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.models import Account
@@ -25,12 +25,10 @@ from workers.assurance.tenancy import initializing
 from workers.aws.errors import explain, explain_failure, is_outcome_unknown
 from workers.aws.session import CONCURRENT_CREATIONS, CONNECT_SECONDS, ONCE_READ_SECONDS
 from workers.aws.turns import organization_turn
-from workers.setups import wake_next_creation
+from workers.setups import ACKNOWLEDGED_SECONDS, wake_next_creation
 
 # For so long a call whose answer was lost may still reach AWS, or its account not show in AWS's lists.
 QUARANTINE_SECONDS = 20.0
-# For so long a request that AWS has acknowledged is waited for, though AWS does not show it.
-ACKNOWLEDGED_SECONDS = 900.0
 # For so long an account of ours is looked for whose e-mail AWS says is in use, and how often.
 EMAIL_SECONDS, EMAIL_AGAIN_SECONDS = 600.0, 20.0
 # An account has been made by no call for an e-mail that AWS does not take, or has given to somebody else's.
@@ -247,12 +245,14 @@ async def _take_slot(session: AsyncSession, run: Run) -> bool:
     """
     await session.scalars(select(Tenancy).where(Tenancy.id == run.tenancy.id).with_for_update(key_share=True))
     at_work = exists().where(Setup.account_id == CreateIntent.account_id, Setup.status.in_(LIVE))
+    # Nobody looks what became of those whose setup has failed, so they count for as long as they may take.
+    recent = CreateIntent.called_at > func.clock_timestamp() - timedelta(seconds=ACKNOWLEDGED_SECONDS)
     under_way = await session.scalar(
         select(func.count()).where(
             CreateIntent.tenancy_id == run.tenancy.id,
             CreateIntent.account_id != run.account.id,
             CreateIntent.state.in_((IntentState.CALLING, IntentState.REQUESTED)),
-            at_work,
+            or_(at_work, recent),
         )
     )
     return (under_way or 0) < CONCURRENT_CREATIONS
