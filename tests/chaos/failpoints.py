@@ -48,11 +48,14 @@ WRAPPED: tuple[tuple[Any, str, str], ...] = (
 CALL = ("call.before", "call.under_way", "call.after")
 WRITE = ("write.uncommitted", "write.committed")
 STAGE_NAMES = tuple(stage.name for stage in STAGES[STAGES.index(create_account.STAGE) :])
+# It is for an account that its role does not lead to, of which the simulator has none.
+NEVER_APPLIED = "assume_role"
 STAGE_POINTS = tuple(
     f"{name}.{function}.{moment}"
     for name in STAGE_NAMES
     for function in ("check", "apply")
     for moment in ("before", "after")
+    if (name, function) != (NEVER_APPLIED, "apply")
 )
 # Some are passed rarely: `give_back` takes a shutdown first, to which the killer sees, `reconcile` a lost answer.
 NAMES = (

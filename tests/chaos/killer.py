@@ -32,6 +32,11 @@ TAKEOVER_SECONDS = 20.0
 # So many of the workers are frozen at a time.
 MOST_FROZEN = 2
 TOKEN = "SELECT lease_token, status FROM setup WHERE id = $1"
+# A worker that is frozen within a transaction holds its locks.
+IDLE = """
+SELECT now() - state_change AS since, query FROM pg_stat_activity
+WHERE state LIKE 'idle in transaction%' AND state_change < now() - interval '5 s'
+"""
 
 
 class Killer:
@@ -152,7 +157,11 @@ class Killer:
             if row["lease_token"] > frozen.token:
                 return
             if time.monotonic() > deadline:
-                self.stuck.append(f"setup {frozen.setup_id} of a frozen worker was not taken up: {dict(row)}")
+                idle = [f"{each['since']} after {each['query']!r}" for each in await self._database.patiently(IDLE)]
+                self.stuck.append(
+                    f"setup {frozen.setup_id} of a frozen worker was not taken up in {TAKEOVER_SECONDS:.0f} s: "
+                    f"{dict(row)}; idle in a transaction: {'; '.join(idle) or 'nobody'}"
+                )
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
