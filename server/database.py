@@ -13,6 +13,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
+# A process that is frozen, or cut off, within a transaction keeps its locks for so long: less than a lease lasts, or
+# nobody could carry its setups on, and whoever tried would wait for it.
+IDLE_SECONDS = 5.0
+
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -87,15 +91,19 @@ def create_engine(
     """An engine for a `postgresql://` URL; `name` shows in pg_stat_activity.
 
     Connections are tested before use, as PostgreSQL may have restarted. A statement without an answer after
-    `command_seconds` raises TimeoutError; None waits for ever, as a migration may have to.
+    `command_seconds` raises TimeoutError, and PostgreSQL ends a transaction in which nothing was asked for
+    `IDLE_SECONDS`; None waits for ever, as a migration may have to.
     """
+    settings = {"application_name": name}
+    if command_seconds is not None:
+        settings["idle_in_transaction_session_timeout"] = str(int(IDLE_SECONDS * 1000))
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
         pool_timeout=10,
-        connect_args={"timeout": 5, "command_timeout": command_seconds, "server_settings": {"application_name": name}},
+        connect_args={"timeout": 5, "command_timeout": command_seconds, "server_settings": settings},
     )
 
 

@@ -5,9 +5,10 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.assurance.models import Event, Setup, SetupStatus
-from server.assurance.service import wait_stage
+from server.assurance.service import hold, wait_stage
 from server.database import create_engine, transaction
 from server.jobs import Outbox
 from server.leases import LeaseLost, StageError, StageErrorClass
@@ -73,6 +74,24 @@ async def snapshot(world: World, account_id: UUID, setup_id: UUID) -> object:
             await session.scalar(select(func.count()).select_from(Event).where(Event.account_id == account_id)),
             [(stage.name, stage.status, stage.attempts) for stage in (await world.stages(setup_id)).values()],
         )
+
+
+async def test_a_worker_that_is_frozen_while_it_writes_does_not_keep_the_setup(
+    world: World, team: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.database.IDLE_SECONDS", 0.2)
+    setup_id = await fresh_setup(world, team, "Frozen while it writes")
+    token = (await world.claim(setup_id)).token
+    await world.make_due(setup_id)
+    engine = create_engine(world.settings.require("worker_database_url"), pool_size=1, command_seconds=20)
+    frozen = await engine.connect()
+    await hold(AsyncSession(frozen), setup_id, token)
+    async with asyncio.timeout(10):
+        taken = await claim(world.engine, SETUP, setup_id)
+    assert taken is not None
+    assert taken.token == token + 1
+    await frozen.invalidate()
+    await engine.dispose()
 
 
 async def test_past_its_deadline_a_worker_does_not_call_aws(world: World, team: UUID) -> None:
