@@ -19,7 +19,7 @@ from server.embedded.ports import free_port
 from server.migrate import migrate
 from server.operations import issue_token, open_tenancy
 from tests.chaos.aws import BadAws
-from tests.chaos.clients import Api
+from tests.chaos.clients import AGAIN_SECONDS, Api
 from tests.chaos.database import Database, opened
 from tests.chaos.failpoints import Failpoints
 from tests.chaos.fencing import Freezer
@@ -290,8 +290,12 @@ async def not_ready(stage: Stage) -> list[str]:
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        # A follower that is just closing its connection may not hear of it the first time.
+        _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
