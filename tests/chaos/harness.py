@@ -32,7 +32,8 @@ from tests.chaos.processes import Child, Fleet, nursery
 from tests.chaos.recovery import Recoveries
 from tests.chaos.users import Users
 
-SERVERS, WORKERS = 2, 4
+# With two workers frozen there are three to be killed.
+SERVERS, WORKERS = 2, 5
 TENANCY = "chaos"
 REGIONS = ("us-east-1", "eu-central-1")
 # One account so often, as long as no more than so many are unfinished.
