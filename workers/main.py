@@ -31,6 +31,7 @@ from workers.aws.session import Aws
 from workers.catalogue import declare_stages
 from workers.executor import Executor
 from workers.listener import listen
+from workers.memory import trim_forever
 from workers.setups import SETUP
 from workers.sweeper import sweep_forever
 
@@ -97,6 +98,7 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
                     relay(engine, queue, wake),
                     listen(database_url, wake),
                     sweep_forever(engine, executor),
+                    trim_forever(),
                 )
             ]
             try:
