@@ -79,7 +79,7 @@ class Freezer:
 
 def install(directory: Path) -> None:
     """Wrap the lease in this process and all it forks."""
-    write, renew = Lease.write, Lease.renew
+    write, try_to_renew = Lease.write, Lease._try_to_renew
     deaf_until = 0.0
 
     @asynccontextmanager
@@ -102,10 +102,10 @@ def install(directory: Path) -> None:
     async def deaf(self: Lease[R]) -> None:
         if time.monotonic() < deaf_until:
             await asyncio.sleep(DEAF_SECONDS)
-        await renew(self)
+        await try_to_renew(self)
 
     setattr(Lease, "write", watched)  # noqa: B010 - mypy: a method is not assigned to
-    setattr(Lease, "renew", deaf)  # noqa: B010
+    setattr(Lease, "_try_to_renew", deaf)  # noqa: B010
 
 
 def _stop_if_armed(directory: Path, lease: Lease[R]) -> bool:

@@ -121,7 +121,8 @@ def test_a_process_stops_before_a_write_until_it_is_told_to_go_on(tmp_path: Path
     freezer = Freezer(tmp_path)
     program = (
         "import pathlib, sys, uuid; from tests.chaos import fencing; from workers.lease import Lease;"
-        "fencing._stop_if_armed(pathlib.Path(sys.argv[1]), Lease(None, uuid.UUID(int=7), 3, 0.0))"
+        "from workers.setups import SETUP;"
+        "fencing._stop_if_armed(pathlib.Path(sys.argv[1]), Lease(None, SETUP, uuid.UUID(int=7), 3, 0.0))"
     )
     freezer.arm()
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
