@@ -1,7 +1,7 @@
 """Engine, declarative base and the one way to write: a transaction committed at the edge."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -58,20 +58,22 @@ class EnumText(TypeDecorator[StrEnum]):
 class MinifiedJson(TypeDecorator[dict[str, Any]]):
     """A JSON object as text without needless characters, in its author's order; `is_object` is the check beside it.
 
-    A column of PostgreSQL's type json would hold whatever spaces and escapes its writer puts in. Raises ValueError for
-    NaN and infinities, which JSON lacks.
+    A column of PostgreSQL's type json would hold whatever spaces and escapes its writer puts in.
     """
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> str | None:
-        if value is None:
-            return None
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return None if value is None else minified(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> dict[str, Any] | None:
         return None if value is None else json.loads(value)
+
+
+def minified(value: Mapping[str, Any]) -> str:
+    """A JSON object without needless characters. Raises ValueError for NaN and infinities, which JSON lacks."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def is_object(column: str) -> CheckConstraint:

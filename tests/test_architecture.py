@@ -34,6 +34,11 @@ INSIDE = {
     "requests": {"models", "service"},
     "mutations": {"models", "service", "requests", "types"},
     "subscriptions": {"models", "service", "types"},
+    # What a policy says, without a database.
+    "problems": set(),
+    "source": {"problems"},
+    "operators": set(),
+    "document": {"operators", "problems", "source"},
 }
 # What knows GraphQL or SQL in general knows no domain.
 GENERAL = ("graphql", "planner")
