@@ -39,6 +39,8 @@ INSIDE = {
     "source": {"problems"},
     "operators": set(),
     "document": {"operators", "problems", "source"},
+    "wildcards": set(),
+    "actions": {"document", "problems"},
 }
 # What knows GraphQL or SQL in general knows no domain.
 GENERAL = ("graphql", "planner")
