@@ -41,6 +41,8 @@ INSIDE = {
     "document": {"operators", "problems", "source"},
     "wildcards": set(),
     "actions": {"document", "problems"},
+    "conditions": {"document", "operators", "wildcards"},
+    "evaluation": {"conditions", "document", "wildcards"},
 }
 # What knows GraphQL or SQL in general knows no domain.
 GENERAL = ("graphql", "planner")
