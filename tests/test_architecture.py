@@ -43,6 +43,8 @@ INSIDE = {
     "actions": {"document", "problems"},
     "conditions": {"document", "operators", "wildcards"},
     "evaluation": {"conditions", "document", "wildcards"},
+    "lockout": {"actions", "conditions", "document", "evaluation"},
+    "diff": {"document"},
 }
 # What knows GraphQL or SQL in general knows no domain.
 GENERAL = ("graphql", "planner")

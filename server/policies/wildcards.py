@@ -93,9 +93,12 @@ def compiled(pattern: Tokens) -> Pattern:
 
 
 def matches(pattern: str, text: str, *, ignore_case: bool = False) -> bool:
-    if ignore_case:
-        pattern, text = pattern.lower(), text.lower()
-    return compiled(tokens(pattern)).matches(text)
+    return _of_text(pattern.lower()).matches(text.lower()) if ignore_case else _of_text(pattern).matches(text)
+
+
+@lru_cache(maxsize=4096)
+def _of_text(pattern: str) -> Pattern:
+    return compiled(tokens(pattern))
 
 
 def arn_matches(pattern: Sequence[Token], arn: str) -> bool | None:

@@ -232,7 +232,7 @@ def named(levels: list[list[dict[str, Any]]]) -> list[Level]:
     return [level(f"level {i}", *each) for i, each in enumerate(levels)]
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(levels_of, contexts, resources, statements)
 def test_one_more_deny_never_opens_anything(
     levels: list[list[dict[str, Any]]], known: Known, resource: str | None, more: dict[str, Any]
@@ -243,7 +243,7 @@ def test_one_more_deny_never_opens_anything(
     assert order.index(after) <= order.index(before)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(levels_of, contexts, resources, contexts)
 def test_to_learn_more_never_changes_what_was_certain(
     levels: list[list[dict[str, Any]]], known: Known, resource: str | None, more: Known

@@ -301,7 +301,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(json_values)
 def test_whatever_comes_is_parsed_or_refused_with_reasons(value: object) -> None:
     for source in (value, json.dumps(value)):

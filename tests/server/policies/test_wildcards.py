@@ -32,13 +32,13 @@ def naive(pattern: str, text: str, colons: int = 0) -> bool:
     return naive(rest, text[1:], colons + (first == ":"))
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(PATTERNS, TEXTS)
 def test_as_the_shell_matches(pattern: str, text: str) -> None:
     assert matches(pattern, text) == fnmatch.fnmatchcase(text, pattern)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(PATTERNS, TEXTS)
 def test_a_resource_as_tried_out(pattern: str, text: str) -> None:
     assert resource_matches(pattern, text) == naive(pattern, text)
