@@ -110,7 +110,6 @@ def _near_services(service: str, name: str) -> list[str]:
     if len(service) > LONGEST_COMPARED:
         return []
     near = difflib.get_close_matches(service, services(), COMPARED, ALIKE_SERVICES)
-    near.sort(key=lambda each: each[0] != service[0])
     having = [f"{each}:{actions_of(each)[name]}" for each in near if name in actions_of(each)]
     return (having or near)[:NEAREST]
 

@@ -43,15 +43,18 @@ class Problem:
 
 def shown(value: object) -> str:
     """A value from a document as a message quotes it: never longer than a line."""
-    text = value if isinstance(value, str) else repr(value)
-    text = text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
-    return f'"{text}"' if isinstance(value, str) else text
+    return f'"{_short(value)}"' if isinstance(value, str) else _short(repr(value))
 
 
 def below(path: str, key: str) -> str:
     """The path of what an object at `path` has under `key`."""
-    key = key if len(key) <= SHOWN_CHARACTERS else f"{key[: SHOWN_CHARACTERS - 3]}..."
-    return f"{path}.{key}" if path else key
+    return f"{path}.{_short(key)}" if path else _short(key)
+
+
+def _short(text: str) -> str:
+    """No longer than a line, and without half a surrogate pair, which no answer could carry."""
+    text = text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
+    return text.encode(errors="backslashreplace").decode()
 
 
 def bounded(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -190,6 +190,12 @@ def test_allow_statements_may_be_narrow_too() -> None:
     assert outcome(levels, "iam:CreateUser", {}, "arn:aws:iam::111122223333:user/a") is DENIED
 
 
+def test_a_wildcard_in_a_resource_stays_in_its_part() -> None:
+    levels = open_but_for(deny("iam:*", Resource="arn:aws:iam::1*3:role/a"))
+    assert outcome(levels, "iam:GetRole", {}, "arn:aws:iam::111122223333:role/a") is DENIED
+    assert outcome(levels, "iam:GetRole", {}, "arn:aws:iam::1:user/x:3:role/a") is ALLOWED
+
+
 def test_what_is_certain_counts_before_what_is_not() -> None:
     perhaps = deny("s3:*", {"Bool": {"aws:SecureTransport": "false"}})
     assert outcome(open_but_for(perhaps), "s3:GetObject") is UNKNOWN

@@ -238,11 +238,33 @@ def test_a_lone_surrogate_in_text_or_in_a_key_is_refused() -> None:
     assert found(r'{"Version": 1e999}') == [("NOT_JSON", "Version")]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        '{"\\ud800": 1, "\\ud800": "\\u0000"}',
+        {"\udc00": {"\udc00": "\x00"}},
+        document({**DENY, "Effect": ["\ud800"]}),
+        '{"\ud800": nothing}',
+        "\ud800",
+    ],
+)
+def test_every_answer_can_be_sent(source: object) -> None:
+    for problem in problems(source):
+        (problem.message + problem.path).encode()
+
+
 def nested(levels: int) -> object:
     value: object = "x"
     for _ in range(levels):
         value = [value]
     return value
+
+
+def test_depth_is_bounded() -> None:
+    assert found(document({**DENY, "Action": nested(12)})) == [("WRONG_TYPE", "Statement[0].Action[0]")]
+    for source in (document({**DENY, "Action": nested(13)}), json.dumps(document({**DENY, "Action": nested(13)}))):
+        (problem,) = problems(source)
+        assert "nested more than" in problem.message
 
 
 @pytest.mark.parametrize(
