@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from server.database import Base, Now
 
 OUTBOX_CHANNEL = "freehold_outbox"
-# A notification here names the tenancy and the account of an event, `<uuid> <uuid>`.
+# A notification here names what has an event: the tenancy and the account, `<uuid> <uuid>`, or the policy.
 EVENT_CHANNEL = "freehold_event"
 
 
@@ -23,6 +23,7 @@ class Job(StrEnum):
 
     RUN_SETUP = "run_setup"
     CREATE_ORGANIZATIONAL_UNIT = "create_organizational_unit"
+    ROLL_OUT_POLICY = "roll_out_policy"
 
 
 class Outbox(Base):

@@ -7,7 +7,7 @@ from server.database import Base
 from server.idempotency import IdempotencyKey
 from server.identity.models import ApiToken
 from server.jobs import Outbox
-from server.policies.models import Policy, PolicyAttachment
+from server.policies.models import Policy, PolicyAttachment, PolicyEvent, PolicyVersion
 from server.tenancies.models import Tenancy
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "Outbox",
     "Policy",
     "PolicyAttachment",
+    "PolicyEvent",
+    "PolicyVersion",
     "Setup",
     "Stage",
     "StageDefinition",

@@ -16,6 +16,7 @@ from server.graphql.schema import Schema
 from server.identity.queries import IdentityQuery
 from server.planner import install
 from server.planner.mapping import by_node_id
+from server.policies.mutations import PolicyMutation
 from server.policies.queries import PolicyQuery
 from server.tenancies.queries import TenancyQuery
 
@@ -28,7 +29,7 @@ class Query(AssuranceQuery, PolicyQuery, AccountQuery, AccountTypeQuery, Tenancy
 
 
 @strawberry.type
-class Mutation(AssuranceMutation, AccountTypeMutation):
+class Mutation(AssuranceMutation, PolicyMutation, AccountTypeMutation):
     pass
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.account_types.models import AccountType
 from server.accounts.models import Account, AccountOrigin, AccountRole, AccountStatus, ActorKind, Tag
+from server.context import Viewer
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.tenancies.models import Tenancy
 
@@ -48,6 +49,11 @@ class Actor:
 
 
 SYSTEM = Actor(ActorKind.SYSTEM, "Freehold")
+
+
+def actor(viewer: Viewer) -> Actor:
+    """The viewer as the one who asked."""
+    return Actor(ActorKind.API_TOKEN, viewer.token_name, viewer.token_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,10 @@ from uuid import UUID
 import strawberry
 from strawberry.types import Info
 
-from server.accounts.models import ActorKind
-from server.accounts.service import Actor, TagValue
+from server.accounts.service import TagValue, actor
 from server.accounts.types import Account
 from server.assurance import requests
-from server.context import Context, Viewer
+from server.context import Context
 from server.graphql.errors import UserError
 from server.graphql.mutations import mutate, mutation, node_id
 from server.identity.models import Role
@@ -187,10 +186,6 @@ class AssuranceMutation:
             lambda session: requests.cancel_account_setup(session, info.context.viewer.tenancy_id, setup_id),
         )
         return await read_payload(info, CancelAccountSetupPayload, account=account_id)
-
-
-def actor(viewer: Viewer) -> Actor:
-    return Actor(ActorKind.API_TOKEN, viewer.token_name, viewer.token_id)
 
 
 def tag_values(tags: list[TagInput] | None) -> list[TagValue] | None:

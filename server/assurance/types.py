@@ -37,13 +37,6 @@ expose(
     SKIPPED="Does not apply to this account.",
     CANCELLED="Was not over, or had failed, when its setup was cancelled; `error` is that of its last attempt.",
 )
-expose(
-    StageErrorClass,
-    "What has to happen after an error.",
-    TRANSIENT="Nothing: it is tried again.",
-    PERMANENT="It would fail again as it is.",
-    NEEDS_PERSON="Somebody has to do what the message says, and then retry.",
-)
 
 
 @strawberry.type(description="A recommendation of a benchmark, such as CIS AWS Foundations 7.0, 3.1.4.")

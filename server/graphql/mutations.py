@@ -56,12 +56,12 @@ async def mutate(info: Info[Context, None], work: Callable[[AsyncSession], Await
         return await work(session)
 
 
-def node_id(id_: str, prefix: str, field: str) -> UUID:
+def node_id(id_: str, prefix: str, *field: str) -> UUID:
     """The UUID of an id in the input; raises Refused when the text is no id, or the id of another type."""
     try:
         return decode(id_, prefix)
     except InvalidId as error:
-        raise errors.refuse(errors.UserErrorCode.VALIDATION, str(error), field) from None
+        raise errors.refuse(errors.UserErrorCode.VALIDATION, str(error), *field) from None
 
 
 def permissions(schema: strawberry.Schema) -> dict[str, Role | None]:

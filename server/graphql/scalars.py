@@ -8,6 +8,8 @@ import strawberry
 from graphql import GraphQLError
 from strawberry.types.scalar import ScalarDefinition
 
+from server.leases import StageErrorClass
+
 
 def _serialize(value: object) -> str:
     """Text comes from PostgreSQL in the one format already, which is that of its to_json."""
@@ -47,3 +49,13 @@ def expose(values: type[StrEnum], description: str, *, name: str | None = None, 
     by_name = {value.name: value for value in shown.__strawberry_definition__.values}
     for value, text in descriptions.items():
         by_name[value].description = text
+
+
+# Of everything that workers do, so of no one domain.
+expose(
+    StageErrorClass,
+    "What has to happen after an error.",
+    TRANSIENT="Nothing: it is tried again.",
+    PERMANENT="It would fail again as it is.",
+    NEEDS_PERSON="Somebody has to do what the message says, and then retry.",
+)

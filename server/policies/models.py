@@ -1,36 +1,64 @@
-"""Tables of policies: service control policies, and what they are attached to."""
+"""Tables of policies: service control policies, what they are attached to, their versions and their events."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from server.accounts.models import ActorKind
 from server.database import Base, EnumText, MinifiedJson, NewId, Now, is_object, one_of
+from server.leases import Leased, StageErrorClass
 
 
 class PolicyState(StrEnum):
+    """Of the policy itself; each attachment has a state of its own. DELETED stands in its last event alone."""
+
     PENDING = "PENDING"
     ACTIVE = "ACTIVE"
+    DELETING = "DELETING"
     FAILED = "FAILED"
+    DELETED = "DELETED"
 
 
 class AttachmentState(StrEnum):
+    """DETACHED stands in an attachment's last event alone."""
+
     PENDING = "PENDING"
     ACTIVE = "ACTIVE"
     DETACHING = "DETACHING"
     FAILED = "FAILED"
+    DETACHED = "DETACHED"
 
 
-class Policy(Base):
+class _Refusable:
+    """The error of the last attempt, and who made the row."""
+
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    error_class: Mapped[StageErrorClass | None] = mapped_column(EnumText(StageErrorClass))
+    error_aws_request_id: Mapped[str | None]
+    created_at: Mapped[Now]
+    created_by_kind: Mapped[ActorKind] = mapped_column(EnumText(ActorKind))
+    created_by_id: Mapped[UUID | None]
+    created_by_name: Mapped[str]
+
+
+class Policy(_Refusable, Leased, Base):
     __tablename__ = "policy"
     __table_args__ = (
         one_of("state", PolicyState),
+        one_of("error_class", StageErrorClass),
+        one_of("created_by_kind", ActorKind),
         is_object("document"),
         UniqueConstraint("tenancy_id", "id"),
+        UniqueConstraint("tenancy_id", "aws_policy_id"),
         Index("uq_policy_name", "tenancy_id", text("lower(name)"), unique=True),
         Index("ix_policy_tenancy_id_created_at_id", "tenancy_id", "created_at", "id"),
+        Index("ix_policy_due", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
     )
 
     id: Mapped[NewId]
@@ -39,18 +67,56 @@ class Policy(Base):
     description: Mapped[str]
     # Its length is what AWS limits.
     document: Mapped[dict[str, Any]] = mapped_column(MinifiedJson())
+    version: Mapped[int] = mapped_column(server_default=text("1"), default=1)
     # Freehold's own, which nobody may change.
     managed: Mapped[bool] = mapped_column(default=False)
     state: Mapped[PolicyState] = mapped_column(EnumText(PolicyState), default=PolicyState.PENDING)
+    # The name under which AWS is asked to make it, written before the call: after a call whose answer was lost it is
+    # looked for under this one, whatever its name is by then.
+    aws_name: Mapped[str | None]
+    aws_policy_id: Mapped[str | None]
+    # The version that AWS has; null when that is not known.
+    aws_version: Mapped[int | None]
+    # The number of the newest event; raised in the transaction that writes the event, so numbers have no gap.
+    last_seq: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    # When a worker is to look at it again; null when there is nothing to do.
+    next_attempt_at: Mapped[datetime | None]
+    # How often in a row a rollout has stopped at an error that passes.
+    attempts: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+
+
+class PolicyVersion(Base):
+    """A policy as somebody wrote it; `diff` is what has changed in the document, line by line, since the one before."""
+
+    __tablename__ = "policy_version"
+    __table_args__ = (
+        one_of("created_by_kind", ActorKind),
+        is_object("document"),
+        ForeignKeyConstraint(["tenancy_id", "policy_id"], ["policy.tenancy_id", "policy.id"], ondelete="CASCADE"),
+    )
+
+    policy_id: Mapped[UUID] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
+    name: Mapped[str]
+    description: Mapped[str]
+    document: Mapped[dict[str, Any]] = mapped_column(MinifiedJson())
+    diff: Mapped[str]
     created_at: Mapped[Now]
+    created_by_kind: Mapped[ActorKind] = mapped_column(EnumText(ActorKind))
+    created_by_id: Mapped[UUID | None]
+    created_by_name: Mapped[str]
 
 
-class PolicyAttachment(Base):
+class PolicyAttachment(_Refusable, Base):
     """A policy on a target: an account type or an account, or the whole tenancy when it names neither."""
 
     __tablename__ = "policy_attachment"
     __table_args__ = (
         one_of("state", AttachmentState),
+        one_of("error_class", StageErrorClass),
+        one_of("created_by_kind", ActorKind),
         CheckConstraint("num_nonnulls(account_type_id, account_id) <= 1", name="target"),
         ForeignKeyConstraint(["tenancy_id", "policy_id"], ["policy.tenancy_id", "policy.id"]),
         ForeignKeyConstraint(["tenancy_id", "account_type_id"], ["account_type.tenancy_id", "account_type.id"]),
@@ -73,4 +139,16 @@ class PolicyAttachment(Base):
     account_type_id: Mapped[UUID | None]
     account_id: Mapped[UUID | None]
     state: Mapped[AttachmentState] = mapped_column(EnumText(AttachmentState), default=AttachmentState.PENDING)
-    created_at: Mapped[Now]
+
+
+class PolicyEvent(Base):
+    """One change of a policy or of an attachment, with the rows as they were then. It outlives them."""
+
+    __tablename__ = "policy_event"
+
+    policy_id: Mapped[UUID] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
+    at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    policy: Mapped[dict[str, Any]] = mapped_column(JSONB())
+    attachment: Mapped[dict[str, Any] | None] = mapped_column(JSONB())

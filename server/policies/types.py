@@ -1,5 +1,6 @@
 """GraphQL types of policies and their attachments."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -7,11 +8,23 @@ import strawberry
 from strawberry.scalars import JSON
 
 from server.account_types.types import AccountType
-from server.accounts.types import Account
+from server.accounts.types import Account, Actor
 from server.graphql.connections import Node, OrderDirection
 from server.graphql.ids import decode
 from server.graphql.scalars import expose
-from server.planner.mapping import SortKey, condition, contains, one_of_types, table, to_many, to_one
+from server.leases import StageErrorClass
+from server.planner.mapping import (
+    SortKey,
+    column,
+    condition,
+    contains,
+    embedded,
+    one_of_types,
+    snapshot,
+    table,
+    to_many,
+    to_one,
+)
 from server.policies import models
 from server.policies.models import AttachmentState, PolicyState
 from server.tenancies.types import Tenancy
@@ -19,22 +32,47 @@ from server.tenancies.types import Tenancy
 expose(
     PolicyState,
     "How far a policy has come in AWS.",
-    PENDING="Not in AWS yet.",
-    ACTIVE="As in AWS.",
-    FAILED="AWS has refused it.",
+    PENDING="AWS does not have this version yet; `error` says why, where it has not worked so far.",
+    ACTIVE="As in AWS. Each attachment has a state of its own.",
+    DELETING="Being deleted; `error` says why, where it has not worked so far.",
+    FAILED="AWS has refused this version; `error` says why.",
+    DELETED="Gone: in the last event of `policyRollout` alone.",
 )
 expose(
     AttachmentState,
     "How far an attachment has come in AWS.",
-    PENDING="Not in AWS yet.",
+    PENDING="Not in force yet: it is being attached, or the target is not in AWS yet.",
     ACTIVE="In force.",
-    DETACHING="Still in force; being removed.",
-    FAILED="AWS has refused it.",
+    DETACHING="Still in force; being removed. `error` says why, where it has not worked so far.",
+    FAILED="AWS has refused it; `error` says why.",
+    DETACHED="Gone: in the attachment's last event of `policyRollout` alone.",
 )
 
 PolicyTarget = Annotated[
     Tenancy | AccountType | Account, strawberry.union("PolicyTarget", description="What a policy can be attached to.")
 ]
+
+
+@strawberry.type(description="Why a policy or an attachment is not in AWS as it is here.")
+class RolloutError:
+    code: str = strawberry.field(description="AWS's own code where there is one.")
+    message: str = strawberry.field(description="What happened, and what to do.")
+    class_: StageErrorClass = column("class", graphql_name="class")
+    aws_request_id: str | None = strawberry.field(description="What AWS Support asks for.")
+
+
+@strawberry.type(description="A policy as somebody wrote it.")
+@table(models.PolicyVersion)
+class PolicyVersion:
+    number: int = strawberry.field(description="From 1.")
+    name: str
+    description: str
+    document: JSON
+    diff: str = strawberry.field(
+        description="The lines of the document that changed since the version before, as `diff -u` shows them."
+    )
+    created_at: datetime
+    created_by: Actor = embedded("created_by_")
 
 
 @strawberry.type(description="A service control policy: what nobody in the accounts it reaches may do.")
@@ -45,6 +83,19 @@ class Policy(Node):
     document: JSON = strawberry.field(description="The policy in the grammar of AWS, as its author wrote it.")
     managed: bool = strawberry.field(description="Freehold's own, which nobody may change.")
     state: PolicyState
+    version: int = strawberry.field(description="The number of the newest of `versions`.")
+    versions: list[PolicyVersion] = to_many(on={"policy_id": "id"}, order=("-number",), description="Newest first.")
+    error: RolloutError | None = embedded("error_", when="code", description="The error of the last attempt.")
+    next_attempt_at: datetime | None = strawberry.field(
+        description="When the rollout goes on, for what an error keeps from going on at once."
+    )
+    aws_policy_id: str | None = strawberry.field(description="As in AWS, `p-...`; null until it exists.")
+    last_sequence: int = column(
+        "last_seq", description="The number of the last event of `policyRollout`; 0 before any."
+    )
+    created_at: datetime
+    created_by: Actor = embedded("created_by_")
+    updated_at: datetime = strawberry.field(description="When its newest version was written.")
     attachments: list["PolicyAttachment"] = to_many(
         on={"policy_id": "id"}, order=("created_at", "id"), description="Oldest first."
     )
@@ -59,6 +110,25 @@ class PolicyAttachment(Node):
         description="The tenancy stands for all of its accounts.",
     )
     state: AttachmentState
+    error: RolloutError | None = embedded("error_", when="code", description="The error of the last attempt.")
+    created_at: datetime
+    created_by: Actor = embedded("created_by_")
+
+
+@strawberry.type(
+    description=(
+        "One change of a policy or of one of its attachments. The own fields of `policy` and `attachment` are as they"
+        " were right after it; what is reached through them is as it is now."
+    )
+)
+@table(models.PolicyEvent)
+class PolicyEvent:
+    sequence: int = strawberry.field(description="1, 2, 3... for each policy, without a gap.")
+    at: datetime
+    policy: Policy = snapshot("policy", description="As it was; its `attachments` and `versions` are those of now.")
+    attachment: PolicyAttachment | None = snapshot(
+        "attachment", description="The attachment that changed, as it was; null when the policy itself did."
+    )
 
 
 @strawberry.input(one_of=True, description="Which policy.")

@@ -124,16 +124,17 @@ async def _load_tenancy(
         TYPES,
     )
     await connection.execute(
-        "INSERT INTO policy (tenancy_id, name, description, document, managed, state) SELECT $1,"
-        " 'Policy ' || lpad(n::text, 2, '0'), 'What is denied', $3, false, 'ACTIVE'"
+        "INSERT INTO policy (tenancy_id, name, description, document, managed, state, created_by_kind, created_by_name)"
+        " SELECT $1,"
+        " 'Policy ' || lpad(n::text, 2, '0'), 'What is denied', $3, false, 'ACTIVE', 'SYSTEM', 'Freehold'"
         " FROM generate_series(1, $2::int) n",
         tenancy,
         POLICIES,
         DOCUMENT,
     )
     await connection.execute(
-        "INSERT INTO policy_attachment (tenancy_id, policy_id, account_type_id, state)"
-        " SELECT $1, policy.id, kind.id, 'ACTIVE' FROM"
+        "INSERT INTO policy_attachment (tenancy_id, policy_id, account_type_id, state, created_by_kind,"
+        " created_by_name) SELECT $1, policy.id, kind.id, 'ACTIVE', 'SYSTEM', 'Freehold' FROM"
         " (SELECT id, row_number() OVER (ORDER BY name) AS n FROM policy WHERE tenancy_id = $1) policy,"
         " (SELECT id, row_number() OVER (ORDER BY name) AS n FROM account_type WHERE tenancy_id = $1) kind"
         " WHERE (policy.n - kind.n) % ($2::int / $3::int) = 0",

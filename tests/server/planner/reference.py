@@ -39,7 +39,7 @@ TYPES = {
 }
 NODES = dict(zip(("ten", "acc", "typ", "set", "pol", "att"), TYPES, strict=True))
 PREFIXES = {**{TYPES[table]: prefix for prefix, table in NODES.items()}, "Actor": "tok", "Viewer": "tok"}
-TABLES = (*TYPES, "tag", "stage", "stage_definition", "api_token", "event_counter")
+TABLES = (*TYPES, "tag", "stage", "stage_definition", "api_token", "event_counter", "policy_version")
 LOOKUPS = {"Query.account": "acc", "Query.accountType": "typ", "Query.policy": "pol"}
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -188,13 +188,23 @@ class Reference:
             "AccountSetup.account": lambda row, _: one("account", id=row["account_id"]),
             "AccountSetup.stages": lambda row, _: sorted(every("stage", setup_id=row["id"]), key=by_position),
             "AccountSetup.progress": lambda row, _: progress(every("stage", setup_id=row["id"])),
-            "SetupStage.error": lambda row, _: None if row["error_code"] is None else below("error_", row),
+            **dict.fromkeys(("SetupStage.error", "Policy.error", "PolicyAttachment.error"), self._error),
+            "Policy.createdBy": lambda row, _: below("created_by_", row),
+            "Policy.lastSequence": lambda row, _: row["last_seq"],
+            "Policy.versions": lambda row, _: sorted(
+                every("policy_version", policy_id=row["id"]), key=itemgetter("number"), reverse=True
+            ),
+            "PolicyVersion.createdBy": lambda row, _: below("created_by_", row),
+            "PolicyAttachment.createdBy": lambda row, _: below("created_by_", row),
             "Policy.attachments": lambda row, _: sorted(every("policy_attachment", policy_id=row["id"]), key=by_time),
             "PolicyAttachment.policy": lambda row, _: one("policy", id=row["policy_id"]),
             "PolicyAttachment.target": lambda row, _: (
                 one("account", id=row["account_id"]) or one("account_type", id=row["account_type_id"]) or one("tenancy")
             ),
         }
+
+    def _error(self, row: Row, _: Any) -> Row | None:
+        return None if row["error_code"] is None else below("error_", row)
 
     def _all(self, table: str, **columns: Any) -> list[Row]:
         return [row for row in self._rows[table] if all(row[name] == value for name, value in columns.items())]

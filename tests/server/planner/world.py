@@ -256,14 +256,26 @@ async def _policies(owner: Connection, side: Side) -> None:
     """The first on everything, the second and third on a type and on an account, the last on nothing."""
     for number, name in enumerate(POLICIES):
         side.policies[name] = await owner.fetchval(
-            "INSERT INTO policy (tenancy_id, name, description, document, managed, state, created_at)"
-            " VALUES ($1, $2, $3, $4, $5, 'ACTIVE', $6) RETURNING id",
+            "INSERT INTO policy (tenancy_id, name, description, document, managed, state, created_at, updated_at,"
+            " last_seq, next_attempt_at, error_code, error_message, error_class, created_by_kind, created_by_id,"
+            " created_by_name) VALUES ($1, $2, $3, $4, $5, 'ACTIVE', $6, $6, 3, $7, $8, 'Why', 'PERMANENT',"
+            " 'API_TOKEN', $9, 'admin') RETURNING id",
             side.tenancy,
             name,
             HOSTILE[number],
             json.dumps(DOCUMENT, ensure_ascii=False, separators=(",", ":")),
             number == 0,
             START + timedelta(days=number),
+            START if number else None,
+            "Malformed" if number % 2 else None,
+            side.token,
+        )
+        await owner.execute(
+            "INSERT INTO policy_version SELECT id, n, tenancy_id, name || n, description, document, $2, created_at,"
+            " created_by_kind, created_by_id, created_by_name FROM policy, generate_series(1, $3::int) n WHERE id = $1",
+            side.policies[name],
+            HOSTILE[number],
+            number,
         )
     first, second, third, _ = side.policies.values()
     general, member = side.types["general"], side.accounts["member 00"]
@@ -271,13 +283,15 @@ async def _policies(owner: Connection, side: Side) -> None:
     for number, (policy, type_, account) in enumerate((*targets, (third, None, member))):
         side.attachments.append(
             await owner.fetchval(
-                "INSERT INTO policy_attachment (tenancy_id, policy_id, account_type_id, account_id, state, created_at)"
-                " VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
+                "INSERT INTO policy_attachment (tenancy_id, policy_id, account_type_id, account_id, state, created_at,"
+                " error_code, error_message, error_class, created_by_kind, created_by_name)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, 'Why', 'TRANSIENT', 'SYSTEM', 'Freehold') RETURNING id",
                 side.tenancy,
                 policy,
                 type_,
                 account,
                 "ACTIVE" if number else "PENDING",
                 START + timedelta(minutes=number),
+                None if number else "Throttling",
             )
         )

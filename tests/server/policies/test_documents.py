@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from server.accounts.models import ActorKind
 from server.config import Settings
 from server.database import transaction
 from server.policies.models import Policy
@@ -21,7 +22,16 @@ KEPT = '{"Version":"2012-10-17","Statement":[{"Sid":"Größe","Effect":"Deny","A
 
 async def add(engine: AsyncEngine, tenant: Tenant, document: dict[str, object]) -> None:
     async with transaction(engine, tenant.tenancy_id) as session:
-        session.add(Policy(tenancy_id=tenant.tenancy_id, name="p", description="", document=document))
+        session.add(
+            Policy(
+                tenancy_id=tenant.tenancy_id,
+                name="p",
+                description="",
+                document=document,
+                created_by_kind=ActorKind.SYSTEM,
+                created_by_name="Freehold",
+            )
+        )
 
 
 async def test_kept_minified_and_read_as_it_is_kept(
@@ -42,8 +52,8 @@ async def test_kept_minified_and_read_as_it_is_kept(
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"a":NaN}'])
 async def test_nothing_but_an_object_is_kept(owner: Owner, tenant: Tenant, text: str) -> None:
     add = (
-        "INSERT INTO policy (tenancy_id, name, description, document, managed, state)"
-        " VALUES ($1, 'p', '', $2, false, 'PENDING')"
+        "INSERT INTO policy (tenancy_id, name, description, document, managed, state, created_by_kind, created_by_name)"
+        " VALUES ($1, 'p', '', $2, false, 'PENDING', 'SYSTEM', 'Freehold')"
     )
     with pytest.raises(asyncpg.CheckViolationError, match="ck_policy_document"):
         await owner.execute(add, tenant.tenancy_id, text)

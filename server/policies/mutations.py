@@ -1,0 +1,199 @@
+"""Mutations of policies and of what they are attached to."""
+
+import strawberry
+from strawberry.scalars import JSON
+from strawberry.types import Info
+
+from server.accounts.service import actor
+from server.context import Context
+from server.errors import UserErrorCode, refuse
+from server.graphql.errors import UserError
+from server.graphql.mutations import mutate, mutation, node_id
+from server.identity.models import Role
+from server.planner import read_payload
+from server.policies import requests
+from server.policies.requests import Target
+from server.policies.types import Policy, PolicyAttachment
+
+NAME = "1 to 128 printable characters, not beginning with freehold-; unique in the tenancy, whatever the case."
+DESCRIPTION = "At most 512 characters."
+DOCUMENT = "The policy in the grammar of AWS, as a JSON object or as its text."
+
+
+@strawberry.input
+class CreatePolicyInput:
+    name: str = strawberry.field(description=NAME)
+    description: str = strawberry.field(description=DESCRIPTION)
+    document: JSON = strawberry.field(description=DOCUMENT)
+
+
+@strawberry.input
+class UpdatePolicyInput:
+    policy_id: strawberry.ID
+    name: str | None = strawberry.field(default=None, description=f"{NAME} Absent: unchanged.")
+    description: str | None = strawberry.field(default=None, description=f"{DESCRIPTION} Absent: unchanged.")
+    document: JSON | None = strawberry.field(default=None, description=f"{DOCUMENT} Absent: unchanged.")
+
+
+@strawberry.input
+class DeletePolicyInput:
+    policy_id: strawberry.ID
+
+
+@strawberry.input(one_of=True, description="What a policy is attached to.")
+class PolicyTargetInput:
+    tenancy: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="True: all accounts of the tenancy but the management account."
+    )
+    account_type_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="All accounts of this type, those to come too."
+    )
+    account_id: strawberry.ID | None = strawberry.UNSET
+
+
+@strawberry.input
+class AttachPolicyInput:
+    policy_id: strawberry.ID
+    target: PolicyTargetInput
+
+
+@strawberry.input
+class DetachPolicyInput:
+    policy_id: strawberry.ID
+    target: PolicyTargetInput
+
+
+@strawberry.input
+class RetryPolicyRolloutInput:
+    policy_id: strawberry.ID
+
+
+@strawberry.type
+class CreatePolicyPayload:
+    policy: Policy | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class UpdatePolicyPayload:
+    policy: Policy | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class DeletePolicyPayload:
+    policy: Policy | None = strawberry.field(description="DELETING; null as well when it is gone already.")
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class AttachPolicyPayload:
+    attachment: PolicyAttachment | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class DetachPolicyPayload:
+    attachment: PolicyAttachment | None = strawberry.field(
+        description="DETACHING; null as well when it is gone already."
+    )
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class RetryPolicyRolloutPayload:
+    policy: Policy | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class PolicyMutation:
+    @mutation(
+        Role.ADMIN,
+        races=requests.RACES,
+        description="Create a policy. It is in force nowhere until it is attached; follow it with `policyRollout`.",
+    )
+    async def create_policy(self, info: Info[Context, None], input: CreatePolicyInput) -> CreatePolicyPayload:
+        viewer = info.context.viewer
+        policy_id = await mutate(
+            info,
+            lambda session: requests.create_policy(
+                session,
+                actor(viewer),
+                viewer.tenancy_id,
+                name=input.name,
+                description=input.description,
+                document=input.document,
+            ),
+        )
+        return await read_payload(info, CreatePolicyPayload, policy=policy_id)
+
+    @mutation(
+        Role.ADMIN,
+        races=requests.RACES,
+        description="Change a policy, as another version. It is in force wherever the policy is attached.",
+    )
+    async def update_policy(self, info: Info[Context, None], input: UpdatePolicyInput) -> UpdatePolicyPayload:
+        viewer = info.context.viewer
+        policy_id = node_id(input.policy_id, "pol", "policyId")
+        await mutate(
+            info,
+            lambda session: requests.update_policy(
+                session,
+                actor(viewer),
+                viewer.tenancy_id,
+                policy_id,
+                name=input.name,
+                description=input.description,
+                document=input.document,
+            ),
+        )
+        return await read_payload(info, UpdatePolicyPayload, policy=policy_id)
+
+    @mutation(Role.ADMIN, description="Delete a policy that is attached to nothing, here and in AWS.")
+    async def delete_policy(self, info: Info[Context, None], input: DeletePolicyInput) -> DeletePolicyPayload:
+        policy_id = node_id(input.policy_id, "pol", "policyId")
+        await mutate(info, lambda session: requests.delete_policy(session, info.context.viewer.tenancy_id, policy_id))
+        return await read_payload(info, DeletePolicyPayload, policy=policy_id)
+
+    @mutation(
+        Role.ADMIN,
+        races=requests.RACES,
+        description="Attach a policy to a target. A target that AWS does not have yet gets it when AWS has it.",
+    )
+    async def attach_policy(self, info: Info[Context, None], input: AttachPolicyInput) -> AttachPolicyPayload:
+        viewer = info.context.viewer
+        policy_id, target = node_id(input.policy_id, "pol", "policyId"), _target(input.target)
+        attachment_id = await mutate(
+            info,
+            lambda session: requests.attach_policy(session, actor(viewer), viewer.tenancy_id, policy_id, target),
+        )
+        return await read_payload(info, AttachPolicyPayload, attachment=attachment_id)
+
+    @mutation(Role.ADMIN, description="Detach a policy from a target, where it stays in force until AWS has done so.")
+    async def detach_policy(self, info: Info[Context, None], input: DetachPolicyInput) -> DetachPolicyPayload:
+        policy_id, target = node_id(input.policy_id, "pol", "policyId"), _target(input.target)
+        attachment_id = await mutate(
+            info, lambda session: requests.detach_policy(session, info.context.viewer.tenancy_id, policy_id, target)
+        )
+        return await read_payload(info, DetachPolicyPayload, attachment=attachment_id)
+
+    @mutation(Role.ADMIN, description="Try again at once what AWS has refused of a policy, or what waits.")
+    async def retry_policy_rollout(
+        self, info: Info[Context, None], input: RetryPolicyRolloutInput
+    ) -> RetryPolicyRolloutPayload:
+        policy_id = node_id(input.policy_id, "pol", "policyId")
+        await mutate(info, lambda session: requests.retry_rollout(session, info.context.viewer.tenancy_id, policy_id))
+        return await read_payload(info, RetryPolicyRolloutPayload, policy=policy_id)
+
+
+def _target(given: PolicyTargetInput) -> Target:
+    if given.account_type_id:
+        return Target(account_type_id=node_id(given.account_type_id, "typ", "target", "accountTypeId"))
+    if given.account_id:
+        return Target(account_id=node_id(given.account_id, "acc", "target", "accountId"))
+    if given.tenancy is not True:
+        raise refuse(
+            UserErrorCode.VALIDATION, "`tenancy` can only be true: it stands for all accounts.", "target", "tenancy"
+        )
+    return Target()

@@ -1,0 +1,350 @@
+"""What a user may ask of a policy. Each function is one transaction, and a rollout makes AWS so afterwards."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.account_types.models import AccountType
+from server.account_types.service import MANAGEMENT
+from server.accounts.models import Account, AccountRole, AccountStatus
+from server.accounts.service import Actor
+from server.errors import Refused, UserError, UserErrorCode, refuse
+from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState, PolicyVersion
+from server.policies.service import NO_ERROR, change, check_document, record_event, wake
+
+# AWS, API reference of CreatePolicy; the names are kept to what can be read in a list.
+NAME_LENGTH = 128
+DESCRIPTION_LENGTH = 512
+RESERVED = "freehold-"
+# AWS Organizations User Guide, "Service control policies (SCPs)".
+UNAFFECTED = "Service control policies do not affect the management account of an organization; choose another target."
+
+NAME_IN_USE = UserError(UserErrorCode.NAME_IN_USE, "Another policy has this name.", ("name",))
+RACES: Mapping[str, UserError] = {
+    "uq_policy_name": NAME_IN_USE,
+    "uq_policy_attachment_target": UserError(
+        UserErrorCode.ALREADY_ATTACHED, "The policy is attached to this target already.", ("target",)
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An account type or an account, or the whole tenancy when it names neither."""
+
+    account_type_id: UUID | None = None
+    account_id: UUID | None = None
+
+
+async def create_policy(
+    session: AsyncSession, actor: Actor, tenancy_id: UUID, *, name: str, description: str, document: object
+) -> UUID:
+    """Add a policy and begin its rollout. Raises Refused: VALIDATION, NAME_IN_USE, INVALID_DOCUMENT."""
+    _check_name(name)
+    _check_description(description)
+    checked = check_document(document)
+    await _check_free(session, tenancy_id, name)
+    policy = await add_policy(session, actor, tenancy_id, name=name, description=description, document=checked)
+    return policy.id
+
+
+async def add_policy(
+    session: AsyncSession,
+    actor: Actor,
+    tenancy_id: UUID,
+    *,
+    name: str,
+    description: str,
+    document: dict[str, Any],
+    managed: bool = False,
+) -> Policy:
+    """Add a policy that was checked, with its first version and event, and wake its rollout."""
+    policy = Policy(
+        tenancy_id=tenancy_id,
+        name=name,
+        description=description,
+        document=document,
+        managed=managed,
+        created_by_kind=actor.kind,
+        created_by_id=actor.id,
+        created_by_name=actor.name,
+    )
+    session.add(policy)
+    await session.flush()
+    _add_version(session, actor, policy, None)
+    await record_event(session, policy)
+    await wake(session, policy.id)
+    return policy
+
+
+async def update_policy(
+    session: AsyncSession,
+    actor: Actor,
+    tenancy_id: UUID,
+    policy_id: UUID,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    document: object = None,
+) -> UUID:
+    """Change what is given, as another version. Raises Refused as `create_policy`; PROTECTED, ROLLOUT_IN_PROGRESS."""
+    policy = await _changeable(session, tenancy_id, policy_id)
+    if name is not None and name != policy.name:
+        _check_name(name)
+        await _check_free(session, tenancy_id, name, policy.id)
+    if description is not None:
+        _check_description(description)
+    checked = None if document is None else check_document(document)
+    await change_policy(session, actor, policy, name=name, description=description, document=checked)
+    return policy.id
+
+
+async def change_policy(
+    session: AsyncSession,
+    actor: Actor,
+    policy: Policy,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    document: dict[str, Any] | None = None,
+) -> bool:
+    """Give a locked policy what was checked, as another version, and wake its rollout. Returns whether it differs."""
+    given = {"name": name, "description": description, "document": document}
+    changed = {field: value for field, value in given.items() if value not in (None, getattr(policy, field))}
+    if not changed:
+        return False
+    before = policy.document
+    change(policy, **changed, **NO_ERROR, state=PolicyState.PENDING, version=policy.version + 1)
+    policy.updated_at = (await session.execute(select(func.now()))).scalar_one()
+    await session.flush()
+    _add_version(session, actor, policy, before)
+    await record_event(session, policy)
+    await wake(session, policy.id)
+    return True
+
+
+async def delete_policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> UUID:
+    """Have a policy deleted that is attached to nothing. Raises Refused: POLICY_IN_USE, PROTECTED, NOT_FOUND."""
+    policy = await _policy(session, tenancy_id, policy_id)
+    _refuse_managed(policy, "deleted")
+    count = await session.scalar(
+        select(func.count()).select_from(PolicyAttachment).where(PolicyAttachment.policy_id == policy.id)
+    )
+    if count:
+        raise refuse(
+            UserErrorCode.POLICY_IN_USE,
+            f"The policy {policy.name!r} is attached to {count} target{'' if count == 1 else 's'}; detach it there "
+            "and wait until it is detached.",
+            "policyId",
+        )
+    change(policy, state=PolicyState.DELETING, **NO_ERROR)
+    await record_event(session, policy)
+    await wake(session, policy.id)
+    return policy.id
+
+
+async def attach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, policy_id: UUID, target: Target) -> UUID:
+    """Attach a policy. Returns the id of the attachment; one that was being removed is kept after all.
+
+    Raises Refused: NOT_FOUND, ALREADY_ATTACHED, ROLLOUT_IN_PROGRESS; PROTECTED for a target that is Freehold's or AWS's
+    own, or a managed policy.
+    """
+    # First, in the order in which everybody locks.
+    await _check_target(session, tenancy_id, target)
+    policy = await _changeable(session, tenancy_id, policy_id)
+    attachment = (await session.scalars(_on_target(policy, target))).one_or_none()
+    if attachment is None:
+        return (await add_attachment(session, actor, policy, target)).id
+    if attachment.state is not AttachmentState.DETACHING:
+        raise refuse(
+            UserErrorCode.ALREADY_ATTACHED,
+            f"The policy {policy.name!r} is attached to this target already; the attachment is {attachment.state}.",
+            "target",
+        )
+    change(attachment, state=AttachmentState.PENDING, **NO_ERROR)
+    await record_event(session, policy, attachment)
+    await wake(session, policy.id)
+    return attachment.id
+
+
+async def add_attachment(session: AsyncSession, actor: Actor, policy: Policy, target: Target) -> PolicyAttachment:
+    """Attach a policy that is locked, or new, to a target that was checked, and wake its rollout."""
+    attachment = PolicyAttachment(
+        tenancy_id=policy.tenancy_id,
+        policy_id=policy.id,
+        account_type_id=target.account_type_id,
+        account_id=target.account_id,
+        created_by_kind=actor.kind,
+        created_by_id=actor.id,
+        created_by_name=actor.name,
+    )
+    session.add(attachment)
+    await record_event(session, policy, attachment)
+    await wake(session, policy.id)
+    return attachment
+
+
+async def detach_policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID, target: Target) -> UUID:
+    """Have a policy detached. Returns the id of the attachment. Raises Refused: NOT_ATTACHED, PROTECTED."""
+    policy = await _policy(session, tenancy_id, policy_id)
+    _refuse_managed(policy, "detached")
+    attachment = (await session.scalars(_on_target(policy, target))).one_or_none()
+    if attachment is None:
+        raise refuse(
+            UserErrorCode.NOT_ATTACHED, f"The policy {policy.name!r} is not attached to this target.", "target"
+        )
+    change(attachment, state=AttachmentState.DETACHING, **NO_ERROR)
+    await record_event(session, policy, attachment)
+    await wake(session, policy.id)
+    return attachment.id
+
+
+async def retry_rollout(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> UUID:
+    """Try again at once what AWS refused, or what waits. Raises Refused: NOTHING_TO_RETRY, ROLLOUT_IN_PROGRESS."""
+    policy = await _policy(session, tenancy_id, policy_id)
+    refused = select(PolicyAttachment).where(
+        PolicyAttachment.policy_id == policy.id, PolicyAttachment.error_code.is_not(None)
+    )
+    attachments = (await session.scalars(refused)).all()
+    if policy.error_code is None and not attachments:
+        if policy.next_attempt_at is not None:
+            raise refuse(
+                UserErrorCode.ROLLOUT_IN_PROGRESS, f"The policy {policy.name!r} is being rolled out.", "policyId"
+            )
+        raise refuse(
+            UserErrorCode.NOTHING_TO_RETRY,
+            f"Nothing has failed in the rollout of the policy {policy.name!r}.",
+            "policyId",
+        )
+    if policy.error_code is not None:
+        state = PolicyState.PENDING if policy.state is PolicyState.FAILED else policy.state
+        change(policy, state=state, **NO_ERROR)
+        await record_event(session, policy)
+    for attachment in attachments:
+        failed = attachment.state is AttachmentState.FAILED
+        change(attachment, state=AttachmentState.PENDING if failed else attachment.state, **NO_ERROR)
+        await record_event(session, policy, attachment)
+    await wake(session, policy.id)
+    return policy.id
+
+
+def _on_target(policy: Policy, target: Target) -> Select[PolicyAttachment]:
+    return select(PolicyAttachment).where(
+        PolicyAttachment.policy_id == policy.id,
+        PolicyAttachment.account_type_id.is_not_distinct_from(target.account_type_id),
+        PolicyAttachment.account_id.is_not_distinct_from(target.account_id),
+    )
+
+
+async def _policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> Policy:
+    found = select(Policy).where(Policy.tenancy_id == tenancy_id, Policy.id == policy_id).with_for_update()
+    policy = (await session.scalars(found)).one_or_none()
+    if policy is None:
+        raise refuse(UserErrorCode.NOT_FOUND, "There is no policy with this id.", "policyId")
+    return policy
+
+
+async def _changeable(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> Policy:
+    policy = await _policy(session, tenancy_id, policy_id)
+    _refuse_managed(policy, "changed")
+    if policy.state is PolicyState.DELETING:
+        raise refuse(UserErrorCode.ROLLOUT_IN_PROGRESS, f"The policy {policy.name!r} is being deleted.", "policyId")
+    return policy
+
+
+def _refuse_managed(policy: Policy, what: str) -> None:
+    if policy.managed:
+        raise refuse(
+            UserErrorCode.PROTECTED,
+            f"The policy {policy.name!r} is Freehold's own and protects what it needs; it cannot be {what}.",
+            "policyId",
+        )
+
+
+async def _check_target(session: AsyncSession, tenancy_id: UUID, target: Target) -> None:
+    """Refuse what cannot be a target, and lock what can: its id in AWS, if it has none yet, comes after this."""
+    if target.account_type_id is not None:
+        type_ = select(AccountType).where(
+            AccountType.tenancy_id == tenancy_id, AccountType.id == target.account_type_id
+        )
+        account_type = (await session.scalars(type_.with_for_update(read=True))).one_or_none()
+        if account_type is None:
+            raise _refuse_target(UserErrorCode.NOT_FOUND, "There is no account type with this id.", "accountTypeId")
+        if account_type.foundation and account_type.name == MANAGEMENT:
+            raise _refuse_target(UserErrorCode.PROTECTED, UNAFFECTED, "accountTypeId")
+    if target.account_id is not None:
+        row = select(Account).where(Account.tenancy_id == tenancy_id, Account.id == target.account_id)
+        account = (await session.scalars(row.with_for_update(read=True))).one_or_none()
+        if account is None:
+            raise _refuse_target(UserErrorCode.NOT_FOUND, "There is no account with this id.", "accountId")
+        if account.role is AccountRole.MANAGEMENT:
+            raise _refuse_target(UserErrorCode.PROTECTED, UNAFFECTED, "accountId")
+        if account.status is AccountStatus.CANCELLED:
+            message = f"The account {account.name!r} was cancelled: AWS never had it."
+            raise _refuse_target(UserErrorCode.PROTECTED, message, "accountId")
+
+
+def _refuse_target(code: UserErrorCode, message: str, field: str) -> Refused:
+    return refuse(code, message, "target", field)
+
+
+async def _check_free(session: AsyncSession, tenancy_id: UUID, name: str, but: UUID | None = None) -> None:
+    others = select(Policy.state).where(
+        Policy.tenancy_id == tenancy_id,
+        func.lower(Policy.name) == func.lower(name),
+        Policy.id.is_distinct_from(but),
+    )
+    state = (await session.scalars(others)).first()
+    if state is PolicyState.DELETING:
+        raise refuse(NAME_IN_USE.code, "The policy of this name is being deleted; its name is free after that.", "name")
+    if state is not None:
+        raise refuse(NAME_IN_USE.code, NAME_IN_USE.message, "name")
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name) <= NAME_LENGTH or not name.isprintable() or name != name.strip():
+        raise refuse(
+            UserErrorCode.VALIDATION,
+            f"The name of a policy has 1 to {NAME_LENGTH} printable characters and no space at either end.",
+            "name",
+        )
+    if name.lower().startswith(RESERVED):
+        raise refuse(UserErrorCode.VALIDATION, f"Names that begin with {RESERVED} are Freehold's own.", "name")
+
+
+def _check_description(description: str) -> None:
+    if len(description) > DESCRIPTION_LENGTH or "\0" in description:
+        raise refuse(
+            UserErrorCode.VALIDATION,
+            f"The description has {len(description)} characters; at most {DESCRIPTION_LENGTH} are allowed, none of "
+            "them U+0000.",
+            "description",
+        )
+
+
+def _add_version(session: AsyncSession, actor: Actor, policy: Policy, before: dict[str, Any] | None) -> None:
+    session.add(
+        PolicyVersion(
+            policy_id=policy.id,
+            number=policy.version,
+            tenancy_id=policy.tenancy_id,
+            name=policy.name,
+            description=policy.description,
+            document=policy.document,
+            diff="" if before is None else _difference(before, policy.document),
+            created_by_kind=actor.kind,
+            created_by_id=actor.id,
+            created_by_name=actor.name,
+        )
+    )
+
+
+def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
+    old, new = (json.dumps(document, indent=2, ensure_ascii=False).splitlines() for document in (before, after))
+    return "\n".join(difflib.unified_diff(old, new, lineterm=""))

@@ -1,0 +1,262 @@
+"""The rules of policies that the API and the workers share: documents, events, and how a rollout goes on.
+
+Every function works inside the caller's transaction. Locks are always taken in the order setup, account or account
+type, policy; whoever changes an attachment holds its policy.
+"""
+
+import json
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.account_types.models import AccountType
+from server.accounts.models import Account
+from server.errors import Refused, UserErrorCode, refuse
+from server.jobs import EVENT_CHANNEL, Job, enqueue
+from server.leases import LeaseLost, StageError, StageErrorClass
+from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState
+from server.tenancies.models import Tenancy
+
+# AWS, IAM User Guide, "IAM JSON policy element reference".
+KEYS = ("Version", "Id", "Statement")
+NO_ERROR: dict[str, object] = {
+    "error_code": None,
+    "error_message": None,
+    "error_class": None,
+    "error_aws_request_id": None,
+}
+
+
+def check_document(document: object) -> dict[str, Any]:
+    """The document of a policy, given as a JSON object or as its text. Raises Refused: INVALID_DOCUMENT."""
+    if isinstance(document, str):
+        try:
+            document = json.loads(document)
+        except ValueError as error:
+            raise _invalid(f"The document is not JSON: {error}.") from None
+        except RecursionError:
+            raise _invalid("The document is nested too deeply.") from None
+    if not isinstance(document, dict):
+        raise _invalid("The document must be a JSON object with the members Version and Statement.")
+    if unknown := [key for key in document if key not in KEYS]:
+        raise _invalid(f"The document has the member {unknown[0]!r}; there are {', '.join(KEYS)}.")
+    if "Statement" not in document:
+        raise _invalid("The document has no member Statement.")
+    try:
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise _invalid(f"The document holds what JSON lacks: {error}.") from None
+    return document
+
+
+def _invalid(message: str) -> Refused:
+    return refuse(UserErrorCode.INVALID_DOCUMENT, message, "document")
+
+
+def change(row: Policy | PolicyAttachment, **values: object) -> None:
+    """Set attributes by their names."""
+    for name, value in values.items():
+        setattr(row, name, value)
+
+
+async def record_event(session: AsyncSession, policy: Policy, attachment: PolicyAttachment | None = None) -> int:
+    """Write the policy's next event: policy and attachment as they are in this transaction. Returns its number.
+
+    The row lock on the policy makes the numbers gapless and equal to commit order.
+    """
+    await session.flush()
+    sequence: int = (
+        await session.execute(
+            text(
+                """
+                WITH numbered AS (UPDATE policy SET last_seq = last_seq + 1 WHERE id = :policy RETURNING *)
+                INSERT INTO policy_event (policy_id, sequence, tenancy_id, policy, attachment)
+                SELECT id, last_seq, tenancy_id, to_jsonb(numbered),
+                       (SELECT to_jsonb(found) FROM policy_attachment found WHERE found.id = :attachment)
+                FROM numbered RETURNING sequence
+                """
+            ),
+            {"policy": policy.id, "attachment": None if attachment is None else attachment.id},
+        )
+    ).scalar_one()
+    await session.execute(text("SELECT pg_notify(:channel, :hint)"), {"channel": EVENT_CHANNEL, "hint": str(policy.id)})
+    return sequence
+
+
+async def wake(session: AsyncSession, *policy_ids: UUID) -> None:
+    """Have the policies rolled out now: there is something to do, or to look at again."""
+    await session.flush()
+    woken = (
+        update(Policy)
+        .where(Policy.id.in_(policy_ids))
+        .values(next_attempt_at=func.now(), attempts=0, hinted_at=func.now(), hint_number=Policy.hint_number + 1)
+        .returning(Policy.id, Policy.tenancy_id, Policy.lease_token, Policy.hint_number)
+        .execution_options(synchronize_session=False)
+    )
+    for row in (await session.execute(woken)).all():
+        attempt = f"{row.lease_token}.{row.hint_number}"
+        await enqueue(session, row.tenancy_id, Job.ROLL_OUT_POLICY, row.id, attempt=attempt)
+
+
+async def wake_all(session: AsyncSession, tenancy_id: UUID) -> None:
+    """Roll out every policy of a tenancy: its organization is ready."""
+    await wake(session, *[policy.id for policy in await _locked(session, Policy.tenancy_id == tenancy_id)])
+
+
+async def wake_attached(
+    session: AsyncSession, tenancy_id: UUID, *, account_type_id: UUID | None = None, account_id: UUID | None = None
+) -> None:
+    """Attach what belongs on an account type or an account whose id in AWS is new.
+
+    The caller has written the id before: whoever attaches a policy at the same time is either seen here, or sees it.
+    """
+    of_target = PolicyAttachment.account_type_id == account_type_id
+    if account_id is not None:
+        of_target = PolicyAttachment.account_id == account_id
+    attached = select(PolicyAttachment.policy_id).where(PolicyAttachment.tenancy_id == tenancy_id, of_target)
+    policies = {policy.id: policy for policy in await _locked(session, Policy.id.in_(attached))}
+    anew = (AttachmentState.ACTIVE, AttachmentState.FAILED)
+    attachments = select(PolicyAttachment).where(PolicyAttachment.policy_id.in_(policies), of_target)
+    for attachment in (await session.scalars(attachments.where(PolicyAttachment.state.in_(anew)))).all():
+        change(attachment, state=AttachmentState.PENDING, **NO_ERROR)
+        await record_event(session, policies[attachment.policy_id], attachment)
+    await wake(session, *policies)
+
+
+async def _locked(session: AsyncSession, which: ColumnElement[bool]) -> list[Policy]:
+    # In one order, so that two who wake several do not wait for each other.
+    return list(await session.scalars(select(Policy).where(which).order_by(Policy.id).with_for_update()))
+
+
+async def hold(session: AsyncSession, policy_id: UUID, token: int) -> Policy:
+    """Lock the policy for a write by the holder of `token`; raises LeaseLost when the lease has moved on.
+
+    The first statement of every transaction in which a worker writes: a worker that was presumed dead writes nothing.
+    """
+    held = select(Policy).where(
+        Policy.id == policy_id, Policy.lease_token == token, Policy.next_attempt_at.is_not(None)
+    )
+    policy = (await session.scalars(held.with_for_update())).one_or_none()
+    if policy is None:
+        raise LeaseLost(f"policy {policy_id}: lease {token} is no longer current")
+    return policy
+
+
+async def next_attachment(session: AsyncSession, policy: Policy) -> tuple[PolicyAttachment, str | None] | None:
+    """An attachment about which AWS is to be called, and its target's id there; attaching comes before detaching.
+
+    None when there is none. What AWS refused for good waits for a retry, what goes on a target that AWS does not have
+    yet for that target; an attachment that goes need not have one.
+    """
+    target = case(
+        (PolicyAttachment.account_type_id.is_not(None), AccountType.organizational_unit_id),
+        (PolicyAttachment.account_id.is_not(None), Account.aws_account_id),
+        else_=Tenancy.aws_root_id,
+    )
+    is_refused = PolicyAttachment.error_class.in_((StageErrorClass.PERMANENT, StageErrorClass.NEEDS_PERSON))
+    found = (
+        select(PolicyAttachment, target)
+        .join(Tenancy, Tenancy.id == PolicyAttachment.tenancy_id)
+        .outerjoin(AccountType, AccountType.id == PolicyAttachment.account_type_id)
+        .outerjoin(Account, Account.id == PolicyAttachment.account_id)
+        .where(
+            PolicyAttachment.policy_id == policy.id,
+            or_(
+                and_(PolicyAttachment.state == AttachmentState.PENDING, target.is_not(None)),
+                and_(PolicyAttachment.state == AttachmentState.DETACHING, is_refused.is_not(True)),
+            ),
+        )
+        .order_by(PolicyAttachment.state.desc(), PolicyAttachment.created_at, PolicyAttachment.id)
+        .limit(1)
+    )
+    row = (await session.execute(found)).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+async def rest(session: AsyncSession, policy: Policy) -> None:
+    """There is nothing more to do: the lease is given up."""
+    policy.next_attempt_at = policy.lease_owner = policy.lease_until = policy.hinted_at = None
+    policy.attempts = 0
+    await session.flush()
+
+
+async def keep_version(session: AsyncSession, policy: Policy, aws_policy_id: str, version: int | None) -> None:
+    """AWS has the policy under this id, with what `version` says; None when that is not known."""
+    policy.aws_policy_id, policy.aws_version, policy.attempts = aws_policy_id, version, 0
+    # Somebody may have changed or deleted it since the call.
+    if policy.state is PolicyState.PENDING and version == policy.version:
+        change(policy, state=PolicyState.ACTIVE, **NO_ERROR)
+    await record_event(session, policy)
+
+
+async def keep_attached(session: AsyncSession, policy: Policy, attachment_id: UUID) -> None:
+    """AWS has attached it; somebody may have detached it since the call."""
+    policy.attempts = 0
+    attachment = await _attachment(session, attachment_id)
+    if attachment.state is AttachmentState.PENDING:
+        change(attachment, state=AttachmentState.ACTIVE, **NO_ERROR)
+        await record_event(session, policy, attachment)
+
+
+async def keep_detached(session: AsyncSession, policy: Policy, attachment_id: UUID) -> None:
+    """AWS has detached it, and so it goes; somebody may have attached it again since the call."""
+    policy.attempts = 0
+    attachment = await _attachment(session, attachment_id)
+    if attachment.state is AttachmentState.DETACHING:
+        change(attachment, state=AttachmentState.DETACHED, **NO_ERROR)
+        await record_event(session, policy, attachment)
+        await session.delete(attachment)
+        await session.flush()
+
+
+async def keep_deleted(session: AsyncSession, policy: Policy) -> None:
+    """AWS has deleted it, and so it goes; its events stay."""
+    change(policy, state=PolicyState.DELETED, **NO_ERROR)
+    await record_event(session, policy)
+    await session.delete(policy)
+    await session.flush()
+
+
+async def keep_missing(session: AsyncSession, policy: Policy) -> None:
+    """Somebody has deleted it in AWS, with its attachments: it is to be made anew, unless it was to go anyway."""
+    policy.aws_policy_id = policy.aws_name = policy.aws_version = None
+    if policy.state is not PolicyState.DELETING:
+        policy.state = PolicyState.PENDING
+    await session.execute(
+        update(PolicyAttachment)
+        .where(PolicyAttachment.policy_id == policy.id, PolicyAttachment.state == AttachmentState.ACTIVE)
+        .values(state=AttachmentState.PENDING)
+        .execution_options(synchronize_session=False)
+    )
+    await record_event(session, policy)
+
+
+async def keep_error(
+    session: AsyncSession, policy: Policy, attachment_id: UUID | None, error: StageError, delay: timedelta
+) -> bool:
+    """A call to AWS about the policy, or about an attachment, has ended with an error.
+
+    Where that passes the rollout gives up its lease and goes on after `delay`; then it returns False. Otherwise what
+    was to be made is FAILED, what was to go stays as it is with the error, and the rollout goes on with the rest.
+    """
+    attachment = None if attachment_id is None else await _attachment(session, attachment_id)
+    passes = error.error_class is StageErrorClass.TRANSIENT
+    change(policy if attachment is None else attachment, **error.columns)
+    if not passes:
+        if attachment is None and policy.state is PolicyState.PENDING:
+            policy.state = PolicyState.FAILED
+        elif attachment is not None and attachment.state is AttachmentState.PENDING:
+            attachment.state = AttachmentState.FAILED
+    else:
+        policy.attempts += 1
+        policy.next_attempt_at = (await session.execute(select(func.clock_timestamp() + delay))).scalar_one()
+        policy.lease_owner = policy.lease_until = policy.hinted_at = None
+    await record_event(session, policy, attachment)
+    return not passes
+
+
+async def _attachment(session: AsyncSession, attachment_id: UUID) -> PolicyAttachment:
+    return await session.get_one(PolicyAttachment, attachment_id, populate_existing=True)
