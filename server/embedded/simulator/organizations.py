@@ -1,6 +1,5 @@
 """Organizations: accounts that take time to be made and may fail, refusals that moto lacks, paging that ends."""
 
-import os
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,9 +16,10 @@ from moto.organizations.exceptions import (
 from moto.organizations.models import FakeAccount, OrganizationsBackend, organizations_backends
 from moto.organizations.responses import OrganizationsResponse
 
+from server.embedded.simulator.inputs import page_start, whole_number
 from server.embedded.simulator.refusals import Refusal
 from server.embedded.simulator.registry import MANAGEMENT_ACCOUNT
-from server.errors import ConfigurationError
+from server.embedded.simulator.service_control_policies import ServiceControlPolicies
 
 ACCOUNT_NAME = re.compile(r"[\u0020-\u007e]{1,50}")
 EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
@@ -27,13 +27,6 @@ CONCURRENT_REQUESTS = 5
 # AWS finishes a request whether or not anybody asks about it.
 REQUEST_SECONDS = 15
 LIST_PAGE = 20
-
-
-def whole_number(name: str, default: int) -> int:
-    value = os.environ.get(name, str(default))
-    if not (value.isascii() and value.isdecimal()):
-        raise ConfigurationError(f"{name} must be a whole number.")
-    return int(value)
 
 
 # The real default is 10, raised on request.
@@ -86,7 +79,7 @@ class CreateRequest:
         return told
 
 
-class Organizations(OrganizationsBackend):
+class Organizations(ServiceControlPolicies):
     _url_module = urls  # moto would look for it beside the class
 
     def _reset(self) -> None:
@@ -151,7 +144,7 @@ class Organizations(OrganizationsBackend):
         self._open_requests()
         states = arguments.get("States") or ["IN_PROGRESS", "SUCCEEDED", "FAILED"]
         told = [request.describe() for request in self.requests.values() if request.state in states]
-        start, count = _page_start(arguments.get("NextToken")), arguments.get("MaxResults") or LIST_PAGE
+        start, count = page_start(arguments.get("NextToken")), arguments.get("MaxResults") or LIST_PAGE
         page: dict[str, Any] = {"CreateAccountStatuses": told[start : start + count]}
         if start + count < len(told):
             page["NextToken"] = str(start + count)
@@ -227,14 +220,6 @@ def remember_members(backend: OrganizationsBackend) -> None:
     for account in backend.accounts:
         if account.id != backend.account_id:
             organizations_backends.master_accounts[account.id] = (backend.account_id, backend.region_name)
-
-
-def _page_start(token: str | None) -> int:
-    if token is None:
-        return 0
-    if not token.isdecimal():
-        raise InvalidInputException("You provided an invalid NextToken.")
-    return int(token)
 
 
 class OrganizationsAnswers(OrganizationsResponse):

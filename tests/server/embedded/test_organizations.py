@@ -156,23 +156,6 @@ async def test_an_account_moves_from_where_it_is(aws: Aws) -> None:
     assert [member["Id"] for member in members] == [account]
 
 
-async def test_a_policy_is_attached_and_listed(aws: Aws) -> None:
-    async with aws.client("organizations") as organizations:
-        root = (await organizations.list_roots())["Roots"][0]["Id"]
-        await organizations.enable_policy_type(RootId=root, PolicyType="SERVICE_CONTROL_POLICY")
-        unit = await organizations.create_organizational_unit(ParentId=root, Name="Governed")
-        target = unit["OrganizationalUnit"]["Id"]
-        policy = await organizations.create_policy(
-            Name="Deny",
-            Description="",
-            Type="SERVICE_CONTROL_POLICY",
-            Content='{"Version":"2012-10-17","Statement":[]}',
-        )
-        await organizations.attach_policy(PolicyId=policy["Policy"]["PolicySummary"]["Id"], TargetId=target)
-        attached = await organizations.list_policies_for_target(TargetId=target, Filter="SERVICE_CONTROL_POLICY")
-    assert {each["Name"] for each in attached["Policies"]} == {"FullAWSAccess", "Deny"}
-
-
 async def test_a_member_sees_its_organization_and_no_more(aws: Aws, member: Aws) -> None:
     async with member.client("organizations") as organizations:
         organization = (await organizations.describe_organization())["Organization"]
