@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.assurance.models import Setup
+from server.policies.models import Policy
 from workers.assurance.units import create_unit_of_type
 from workers.aws.errors import explain
 from workers.aws.session import Aws
@@ -23,12 +24,19 @@ class Resources:
     engine: AsyncEngine
     aws: Aws
     executor: Executor[Setup]
+    rollouts: Executor[Policy]
 
 
 async def run_setup(ctx: dict[str, Any], setup_id: str) -> None:
     """Claim the setup, if it is to be had, and hand it to the executor; returns at once."""
     resources: Resources = ctx["resources"]
     await resources.executor.offer(UUID(setup_id))
+
+
+async def roll_out_policy(ctx: dict[str, Any], policy_id: str) -> None:
+    """Claim the policy, if it is to be had, and hand it to its executor; returns at once."""
+    resources: Resources = ctx["resources"]
+    await resources.rollouts.offer(UUID(policy_id))
 
 
 async def create_organizational_unit(ctx: dict[str, Any], account_type_id: str) -> None:

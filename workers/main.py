@@ -32,6 +32,7 @@ from workers.catalogue import declare_stages
 from workers.executor import Executor
 from workers.listener import listen
 from workers.memory import trim_forever
+from workers.policies.rollout import POLICY, Rollouts
 from workers.setups import SETUP
 from workers.sweeper import sweep_forever
 
@@ -43,7 +44,13 @@ POLL_SECONDS = 0.05
 # Longer than a lease: whatever PostgreSQL has not answered by then is somebody else's to do.
 COMMAND_SECONDS = 20.0
 
-FUNCTIONS = {Job.RUN_SETUP: jobs.run_setup, Job.CREATE_ORGANIZATIONAL_UNIT: jobs.create_organizational_unit}
+FUNCTIONS = {
+    Job.RUN_SETUP: jobs.run_setup,
+    Job.CREATE_ORGANIZATIONAL_UNIT: jobs.create_organizational_unit,
+    Job.ROLL_OUT_POLICY: jobs.roll_out_policy,
+}
+# Apart from setups, so that no rollout waits behind fifty of them; AWS takes one change at a time anyway.
+CONCURRENT_ROLLOUTS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +96,8 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
             await _declare(engine, stages)
             await aws.warm_up()
             executor = Executor(engine, SETUP, settings.concurrent_setups, Runner(engine, aws, stages).run)
-            resources = jobs.Resources(engine, aws, executor)
+            rollouts = Executor(engine, POLICY, CONCURRENT_ROLLOUTS, Rollouts(engine, aws).run)
+            resources = jobs.Resources(engine, aws, executor, rollouts)
             wake = asyncio.Event()
             loops = [
                 asyncio.create_task(each)
@@ -97,7 +105,7 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
                     take_jobs(queue, resources),
                     relay(engine, queue, wake),
                     listen(database_url, wake),
-                    sweep_forever(engine, executor),
+                    sweep_forever(engine, executor, rollouts),
                     trim_forever(),
                 )
             ]
@@ -106,8 +114,9 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
             finally:
                 # First the source of new work, then the work; the relay still sends what is given back.
                 executor.wind_down()
+                rollouts.wind_down()
                 await stop(loops[0])
-                await executor.close()
+                await asyncio.gather(executor.close(), rollouts.close())
                 wake.set()
                 for loop in loops[1:]:
                     await stop(loop)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.account_types.models import AccountType
@@ -22,6 +22,7 @@ from server.tenancies.models import Tenancy
 
 # AWS, IAM User Guide, "IAM JSON policy element reference".
 KEYS = ("Version", "Id", "Statement")
+NAME_TAKEN = "NAME_TAKEN"
 NO_ERROR: dict[str, object] = {
     "error_code": None,
     "error_message": None,
@@ -157,6 +158,7 @@ async def next_attachment(session: AsyncSession, policy: Policy) -> tuple[Policy
         else_=Tenancy.aws_root_id,
     )
     is_refused = PolicyAttachment.error_class.in_((StageErrorClass.PERMANENT, StageErrorClass.NEEDS_PERSON))
+    is_in_aws = literal(policy.aws_policy_id is not None)
     found = (
         select(PolicyAttachment, target)
         .join(Tenancy, Tenancy.id == PolicyAttachment.tenancy_id)
@@ -165,7 +167,7 @@ async def next_attachment(session: AsyncSession, policy: Policy) -> tuple[Policy
         .where(
             PolicyAttachment.policy_id == policy.id,
             or_(
-                and_(PolicyAttachment.state == AttachmentState.PENDING, target.is_not(None)),
+                and_(PolicyAttachment.state == AttachmentState.PENDING, target.is_not(None), is_in_aws),
                 and_(PolicyAttachment.state == AttachmentState.DETACHING, is_refused.is_not(True)),
             ),
         )
@@ -214,7 +216,7 @@ async def keep_detached(session: AsyncSession, policy: Policy, attachment_id: UU
 
 async def keep_deleted(session: AsyncSession, policy: Policy) -> None:
     """AWS has deleted it, and so it goes; its events stay."""
-    change(policy, state=PolicyState.DELETED, **NO_ERROR)
+    change(policy, state=PolicyState.DELETED, lease_owner=None, lease_until=None, **NO_ERROR)
     await record_event(session, policy)
     await session.delete(policy)
     await session.flush()
@@ -236,11 +238,11 @@ async def keep_missing(session: AsyncSession, policy: Policy) -> None:
 
 async def keep_error(
     session: AsyncSession, policy: Policy, attachment_id: UUID | None, error: StageError, delay: timedelta
-) -> bool:
+) -> None:
     """A call to AWS about the policy, or about an attachment, has ended with an error.
 
-    Where that passes the rollout gives up its lease and goes on after `delay`; then it returns False. Otherwise what
-    was to be made is FAILED, what was to go stays as it is with the error, and the rollout goes on with the rest.
+    Where that passes the rollout gives up its lease and goes on after `delay`. Otherwise what was to be made is FAILED,
+    what was to go stays as it is with the error, and the rollout goes on with the rest.
     """
     attachment = None if attachment_id is None else await _attachment(session, attachment_id)
     passes = error.error_class is StageErrorClass.TRANSIENT
@@ -255,7 +257,30 @@ async def keep_error(
         policy.next_attempt_at = (await session.execute(select(func.clock_timestamp() + delay))).scalar_one()
         policy.lease_owner = policy.lease_until = policy.hinted_at = None
     await record_event(session, policy, attachment)
-    return not passes
+
+
+async def keep_name_taken(
+    session: AsyncSession, policy: Policy, holder: str | None, *, is_free: bool, delay: timedelta
+) -> None:
+    """AWS has refused the policy's name for another policy that has it; `holder` is the id of that one, if Freehold's.
+
+    One of this tenancy is being renamed or deleted there, and its name is waited for; `is_free` when it has gone.
+    """
+    others = select(Policy.id).where(Policy.tenancy_id == policy.tenancy_id, Policy.id != policy.id)
+    ours = {f"pol_{key.hex}" for key in await session.scalars(others)} if holder is not None else set()
+    if is_free or holder in ours:
+        message = f"AWS still has another policy named {policy.name!r}; the rollout goes on when the name is free."
+        error = StageError(NAME_TAKEN, message, StageErrorClass.TRANSIENT)
+    else:
+        message = (
+            f"AWS has a policy named {policy.name!r} that is not Freehold's. Rename or delete it there, or give this "
+            "one another name; then retry the rollout."
+        )
+        error = StageError(NAME_TAKEN, message, StageErrorClass.NEEDS_PERSON)
+        if policy.aws_policy_id is None:
+            # No call of ours has made it, so under another name it is another beginning.
+            policy.aws_name = None
+    await keep_error(session, policy, None, error, delay)
 
 
 async def _attachment(session: AsyncSession, attachment_id: UUID) -> PolicyAttachment:

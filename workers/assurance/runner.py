@@ -113,7 +113,7 @@ class Runner:
         """What the error means for the stage; raises it again when nothing can or need be written about it."""
         if isinstance(error, StageStopped):
             return error
-        if isinstance(error, LeaseLost) or _is_database_away(error):
+        if isinstance(error, LeaseLost) or is_database_away(error):
             raise error
         refusal = explain(error, {"name": run.account.name, "email": run.account.email})
         if refusal is None:
@@ -149,7 +149,7 @@ class Runner:
         )
 
 
-def _is_database_away(error: Exception) -> bool:
+def is_database_away(error: Exception) -> bool:
     """An OSError may as well be about a file of the AWS SDK; where PostgreSQL is behind it, writing it down fails."""
     is_of_database = isinstance(error, SQLAlchemyError | asyncpg.PostgresError | asyncpg.InterfaceError)
     return is_of_database and is_away(error)

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from server.account_types.models import AccountType
 from server.account_types.service import FOUNDATION
 from server.database import transaction
+from server.policies.service import wake_attached
 from server.tenancies.models import Tenancy
 from workers.assurance.run import Run
 from workers.aws.session import Aws
@@ -65,11 +66,14 @@ async def make_missing_units(run: Run) -> None:
 
 
 async def _remember_foundation(session: AsyncSession, tenancy: Tenancy, unit_id: str) -> None:
-    await session.execute(
+    remembered = await session.scalars(
         update(AccountType)
         .where(AccountType.tenancy_id == tenancy.id, AccountType.foundation.is_(True), AccountType.name == FOUNDATION)
         .values(organizational_unit_id=unit_id)
+        .returning(AccountType.id)
     )
+    for account_type_id in remembered.all():
+        await wake_attached(session, tenancy.id, account_type_id=account_type_id)
 
 
 async def remember_unit(session: AsyncSession, account_type: AccountType, unit_id: str | None) -> None:
@@ -79,6 +83,8 @@ async def remember_unit(session: AsyncSession, account_type: AccountType, unit_i
         .values(organizational_unit_id=unit_id)
         .execution_options(synchronize_session=False)
     )
+    if unit_id is not None:
+        await wake_attached(session, account_type.tenancy_id, account_type_id=account_type.id)
 
 
 async def create_unit_of_type(engine: AsyncEngine, aws: Aws, account_type_id: UUID) -> None:

@@ -1,7 +1,8 @@
 """What an error from AWS means for a stage: one table, from AWS's code to a class and to what somebody has to do.
 
 Sources: the errors listed with each action in the API references of AWS Organizations, Account Management, IAM, STS,
-EC2 and S3 Control, and `CreateAccountStatus.FailureReason` in that of Organizations.
+EC2 and S3 Control, and `CreateAccountStatus.FailureReason` in that of Organizations. Those of policies are named with
+AttachPolicy, CreatePolicy, DeletePolicy, DetachPolicy and UpdatePolicy there.
 """
 
 from collections.abc import Mapping
@@ -30,63 +31,67 @@ NEEDS_PERSON = StageErrorClass.NEEDS_PERSON
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """`advice` may name {name} and {email} of the account, the AWS call {operation} and AWS's own words {detail}."""
+    """`advice` may name the {name} of the account or policy, the account's {email}, the AWS call {operation}, AWS's own
+    words {detail}, and what to {retry} when the cause is removed.
+    """
 
     error_class: StageErrorClass
     advice: str
 
 
+# What is not given of each error.
+FACTS = {"retry": "retry the setup"}
+
 _BUSY = Meaning(TRANSIENT, "AWS asks for fewer calls at a time; Freehold tries again by itself.")
 _DENIED = Meaning(
     NEEDS_PERSON,
     "AWS does not allow Freehold to call {operation}. Give its principal the permissions that `freehold iam-policy` "
-    "prints, check the service control policies, and retry the setup. AWS says: {detail}",
+    "prints, check the service control policies, and {retry}. AWS says: {detail}",
 )
 _CREDENTIALS = Meaning(
-    NEEDS_PERSON, "AWS does not accept the credentials of the worker. Correct them and retry the setup. {detail}"
+    NEEDS_PERSON, "AWS does not accept the credentials of the worker. Correct them and {retry}. {detail}"
 )
 _EXPIRED = Meaning(TRANSIENT, "AWS says that credentials have expired; Freehold gets new ones and tries again.")
 _ACCOUNT_LIMIT = Meaning(
     NEEDS_PERSON,
     "The organization has as many accounts as AWS allows it. Ask AWS Support for a higher limit, or close accounts "
-    "that are not needed, and retry the setup.",
+    "that are not needed, and {retry}.",
 )
 _EMAIL_IN_USE = Meaning(
     NEEDS_PERSON,
-    "AWS already has an account with the e-mail {email}. Give this account another e-mail and retry the setup, or "
+    "AWS already has an account with the e-mail {email}. Give this account another e-mail and {retry}, or "
     "close the other account.",
 )
 _EMAIL_INVALID = Meaning(
-    NEEDS_PERSON, "AWS does not accept the e-mail {email}. Give this account another e-mail and retry the setup."
+    NEEDS_PERSON, "AWS does not accept the e-mail {email}. Give this account another e-mail and {retry}."
 )
 _PAYMENT = Meaning(
     NEEDS_PERSON,
-    "AWS wants a valid payment method on the management account before it creates accounts. Add one and retry the "
-    "setup.",
+    "AWS wants a valid payment method on the management account before it creates accounts. Add one and {retry}.",
 )
 _BUSINESS = Meaning(
     NEEDS_PERSON,
     "AWS wants the business details of the management account to be validated before it creates accounts. Complete "
-    "that with AWS and retry the setup.",
+    "that with AWS and {retry}.",
 )
 _REGION_OFF = Meaning(
     NEEDS_PERSON,
     "AWS does not accept the account's credentials in a Region of the tenancy; most often the Region is not enabled "
-    "in the account. Enable it there, or take it out of the tenancy, and retry the setup. AWS says: {detail}",
+    "in the account. Enable it there, or take it out of the tenancy, and {retry}. AWS says: {detail}",
 )
 _NOT_READY = Meaning(
     TRANSIENT,
     "AWS has not made {operation} available to the account, which takes minutes in a new one. If it lasts, look into "
-    "the account's support cases and retry the setup. AWS says: {detail}",
+    "the account's support cases and {retry}. AWS says: {detail}",
 )
 _NOT_FOUND = Meaning(
     TRANSIENT,
     "AWS does not find the account for {operation}, which is usual for some minutes in a new one. If it lasts, see "
-    "whether the account is still in the organization and retry the setup. AWS says: {detail}",
+    "whether the account is still in the organization and {retry}. AWS says: {detail}",
 )
 _NOT_ALL_FEATURES = Meaning(
     NEEDS_PERSON,
-    "The organization does not have all features enabled. Enable them in AWS Organizations and retry the setup.",
+    "The organization does not have all features enabled. Enable them in AWS Organizations and {retry}.",
 )
 _UNKNOWN = Meaning(PERMANENT, "AWS refused {operation}: {detail}")
 _SERVER_FAULT = Meaning(TRANSIENT, "AWS could not answer {operation}; Freehold tries again by itself. {detail}")
@@ -151,7 +156,7 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "INVALID_ADDRESS": Meaning(
         NEEDS_PERSON,
-        "AWS does not accept the postal address of the management account. Correct it there and retry the setup.",
+        "AWS does not accept the postal address of the management account. Correct it there and {retry}.",
     ),
     "MISSING_PAYMENT_INSTRUMENT": _PAYMENT,
     "INVALID_PAYMENT_INSTRUMENT": _PAYMENT,
@@ -163,23 +168,61 @@ MEANINGS: Mapping[str, Meaning] = {
     "INVALID_IDENTITY_FOR_BUSINESS_VALIDATION": _BUSINESS,
     "MASTER_ACCOUNT_MISSING_CONTACT_INFO": Meaning(
         NEEDS_PERSON,
-        "AWS wants contact details on the management account before it creates accounts. Add them there and retry "
-        "the setup.",
+        "AWS wants contact details on the management account before it creates accounts. Add them there and {retry}.",
     ),
     "ORGANIZATION_NOT_IN_ALL_FEATURES_MODE": _NOT_ALL_FEATURES,
     "OU_NUMBER_LIMIT_EXCEEDED": Meaning(
         NEEDS_PERSON,
         "The organization has as many organizational units as AWS allows. Delete account types that are not needed, "
-        "and retry the setup.",
+        "and {retry}.",
     ),
     "AWSOrganizationsNotInUseException": Meaning(
         NEEDS_PERSON,
         "The AWS account that the worker's credentials belong to is in no organization. Give the worker credentials "
-        "of the tenancy's management account and retry the setup.",
+        "of the tenancy's management account and {retry}.",
     ),
     "RegionDisabledException": _REGION_OFF,
     **dict.fromkeys(_SERVICE_NOT_READY, _NOT_READY),
     **dict.fromkeys(_ACCOUNT_NOT_FOUND, _NOT_FOUND),
+    "PolicyChangesInProgressException": _BUSY,
+    # The organization's setup enables them, and AWS takes a while for that.
+    "PolicyTypeNotEnabledException": Meaning(
+        TRANSIENT,
+        "Service control policies are not enabled in the organization yet; Freehold tries again by itself. If it "
+        "lasts, reassure the management account.",
+    ),
+    "PolicyTypeNotAvailableForOrganizationException": _NOT_ALL_FEATURES,
+    "MalformedPolicyDocumentException": Meaning(
+        PERMANENT,
+        "AWS does not accept the document of the policy {name}. Give the policy another document. AWS says: {detail}",
+    ),
+    "POLICY_CONTENT_LIMIT_EXCEEDED": Meaning(
+        PERMANENT,
+        "The document of the policy {name} is longer than AWS allows. Give the policy a shorter one, or divide it.",
+    ),
+    "POLICY_NUMBER_LIMIT_EXCEEDED": Meaning(
+        NEEDS_PERSON,
+        "The organization has as many policies as AWS allows. Delete some that are not needed, and {retry}.",
+    ),
+    "MAX_POLICY_TYPE_ATTACHMENT_LIMIT_EXCEEDED": Meaning(
+        NEEDS_PERSON,
+        "As many policies are attached to the target of the policy {name} as AWS allows, FullAWSAccess among them. "
+        "Detach one there, or attach this one elsewhere, and {retry}.",
+    ),
+    "MIN_POLICY_TYPE_ATTACHMENT_LIMIT_EXCEEDED": Meaning(
+        NEEDS_PERSON,
+        "The policy {name} is the last on its target, and AWS does not leave a target without one. Attach "
+        "FullAWSAccess to it in AWS, and {retry}.",
+    ),
+    "PolicyInUseException": Meaning(
+        NEEDS_PERSON,
+        "Somebody has attached the policy {name} in AWS, without Freehold. Detach it there, and {retry}.",
+    ),
+    "TargetNotFoundException": Meaning(
+        NEEDS_PERSON,
+        "AWS no longer has the target that the policy {name} is to be on. Where Freehold makes a unit anew, it "
+        "attaches the policy by itself; otherwise detach the policy from the target, or bring it back and {retry}.",
+    ),
 }
 
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
@@ -191,7 +234,8 @@ _NEVER_SENT = (*_NO_CREDENTIALS, ParamValidationError, LeaseLost)
 def explain(error: BaseException, facts: Mapping[str, str]) -> StageError | None:
     """What an exception raised by an AWS call means for a stage; None when it is not one.
 
-    `facts` holds `name` and `email` of the account. The code is AWS's own, the more telling one where it has two.
+    `facts` holds `name` and `email` of the account, or those of a policy with its own `retry`.
+    The code is AWS's own, the more telling one where it has two.
     """
     if isinstance(error, ClientError):
         return _explain_answer(error, facts)
@@ -242,4 +286,4 @@ def _status(error: ClientError) -> int:
 
 
 def _stage_error(code: str, meaning: Meaning, given: Mapping[str, str], request_id: str | None = None) -> StageError:
-    return StageError(code, meaning.advice.format_map(given).strip(), meaning.error_class, request_id)
+    return StageError(code, meaning.advice.format_map({**FACTS, **given}).strip(), meaning.error_class, request_id)

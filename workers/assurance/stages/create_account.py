@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.accounts.models import Account
 from server.assurance.models import LIVE, CreateIntent, IntentState, Setup
 from server.leases import StageErrorClass
+from server.policies.service import wake_attached
 from server.tenancies.models import Tenancy
 from workers.assurance import creation
 from workers.assurance.run import Run
@@ -232,6 +233,8 @@ async def _done(run: Run, intent: CreateIntent, account_id: str) -> CreateIntent
         intent.state = IntentState.DONE
         (await session.get_one(Account, run.account.id)).aws_account_id = account_id
         await wake_next_creation(session, run.tenancy.id, run.lease.row_id)
+        await session.flush()
+        await wake_attached(session, run.tenancy.id, account_id=run.account.id)
     return intent
 
 

@@ -10,6 +10,7 @@ from server.assurance.foundation import request_foundation_accounts
 from server.assurance.models import Setup
 from server.assurance.service import wake_waiting
 from server.jobs import Job, enqueue
+from server.policies.service import wake_all
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, finding
 
@@ -38,6 +39,7 @@ async def apply(run: Run) -> None:
     async with run.write() as session:
         await request_foundation_accounts(session, run.tenancy.id)
         await wake_waiting(session, run.tenancy.id)
+        await wake_all(session, run.tenancy.id)
         for account_type_id in (await session.scalars(waiting_types)).all():
             # The first job of the type came before there was a place for its unit.
             await enqueue(
@@ -48,7 +50,7 @@ async def apply(run: Run) -> None:
 STAGE = Stage(
     name="foundation_accounts",
     title="Security and Logging accounts",
-    description="Begins the setups of the Security and Logging accounts, and wakes setups that waited.",
+    description="Begins the setups of the Security and Logging accounts, and wakes setups and policies that waited.",
     permissions=(),
     check=check,
     apply=apply,
