@@ -18,6 +18,7 @@ from server.planner import install
 from server.planner.mapping import by_node_id
 from server.policies.mutations import PolicyMutation
 from server.policies.queries import PolicyQuery
+from server.policies.subscriptions import PolicySubscription
 from server.tenancies.queries import TenancyQuery
 
 
@@ -34,7 +35,7 @@ class Mutation(AssuranceMutation, PolicyMutation, AccountTypeMutation):
 
 
 @strawberry.type
-class Subscription(AssuranceSubscription):
+class Subscription(AssuranceSubscription, PolicySubscription):
     pass
 
 

@@ -6,7 +6,6 @@ It is given at the commit (migration 0009), as ids of transactions, given when t
 
 from collections.abc import AsyncIterator
 from typing import Annotated
-from uuid import UUID
 
 import strawberry
 from strawberry.types import Info
@@ -15,8 +14,7 @@ from server.accounts.types import Account, AccountFilter
 from server.assurance.types import AccountChange, SetupEvent
 from server.context import Context
 from server.graphql.errors import ErrorCode, coded
-from server.graphql.feeds import Feed
-from server.graphql.ids import InvalidId, decode
+from server.graphql.feeds import Feed, check_number, check_seen, followed_id
 from server.planner import check_filter, read_number
 from server.tenancies.types import Tenancy
 
@@ -31,8 +29,13 @@ class AssuranceSubscription:
     ) -> AsyncIterator[SetupEvent]:
         # The checks come before the stream begins, so that their errors end the operation and say where they belong.
         cursor = after or 0
-        key, last = await _existing_account(info, account_id, cursor)
-        return Feed(info, SetupEvent, key, cursor=cursor, last=last)
+        check_number(cursor)
+        key = followed_id(account_id, "acc")
+        last = await read_number(info, Account, {"id": key}, "lastSequence")
+        if last is None:
+            raise coded(ErrorCode.NOT_FOUND, "There is no account with this id.")
+        check_seen(cursor, last, "event of this account is number")
+        return Feed(info, SetupEvent, ("account_id", key), cursor=cursor, last=last)
 
     @strawberry.subscription(  # type: ignore[untyped-decorator] # as above
         description=(
@@ -53,32 +56,8 @@ class AssuranceSubscription:
             strawberry.argument(description="As in `accounts`: every field given must hold."),
         ] = None,
     ) -> AsyncIterator[AccountChange]:
-        _check_number(after or 0)
+        check_number(after or 0)
         check_filter(info)
         last = await read_number(info, Tenancy, {}, "lastPosition") or 0
-        _check_seen(after or 0, last, "change of this tenancy is at position")
+        check_seen(after or 0, last, "change of this tenancy is at position")
         return Feed(info, AccountChange, None, cursor=last if after is None else after, last=last)
-
-
-async def _existing_account(info: Info[Context, None], account_id: str, after: int) -> tuple[UUID, int]:
-    """The account's key and its last event's number, if it is the viewer's; raises the error that the client sees."""
-    _check_number(after)
-    try:
-        key = decode(account_id, "acc")
-    except InvalidId as error:
-        raise coded(ErrorCode.VALIDATION, str(error)) from None
-    last = await read_number(info, Account, {"id": key}, "lastSequence")
-    if last is None:
-        raise coded(ErrorCode.NOT_FOUND, "There is no account with this id.")
-    _check_seen(after, last, "event of this account is number")
-    return key, last
-
-
-def _check_number(after: int) -> None:
-    if after < 0:
-        raise coded(ErrorCode.VALIDATION, "`after` is the number of an event that was read, or 0 for all of them.")
-
-
-def _check_seen(after: int, last: int, what: str) -> None:
-    if after > last:
-        raise coded(ErrorCode.VALIDATION, f"`after` is {after}, but the last {what} {last}.")

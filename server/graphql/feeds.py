@@ -8,7 +8,9 @@ from uuid import UUID
 from strawberry.types import Info
 
 from server.context import Context
+from server.graphql.errors import ErrorCode, coded
 from server.graphql.hub import Subscription as Reading
+from server.graphql.ids import InvalidId, decode
 from server.outages import is_away
 from server.planner import ListPlan, plan_list, read_list
 
@@ -18,10 +20,10 @@ T = TypeVar("T")
 
 
 class Feed(AsyncIterator[T], Generic[T]):
-    """The events of an account after `cursor` as rows of `type_`: each once, in order, no gap.
+    """Events after `cursor` as rows of `type_`: each once, in order, no gap.
 
-    They are numbered by their `sequence` in the account; where no account is given, they are all of the viewer's
-    tenancy, by their `position` there.
+    They are those whose column `of` names what is followed, an account or a policy, numbered by their `sequence` there;
+    without `of` they are all of the viewer's tenancy, by their `position` in it.
 
     What the field's argument `filter` leaves out moves `cursor` as well, so that it is read no second time.
 
@@ -30,16 +32,16 @@ class Feed(AsyncIterator[T], Generic[T]):
     """
 
     def __init__(
-        self, info: Info[Context, Any], type_: type[T], account_id: UUID | None, *, cursor: int, last: int
+        self, info: Info[Context, Any], type_: type[T], of: tuple[str, UUID] | None, *, cursor: int, last: int
     ) -> None:
         self.cursor = cursor
         self.last = last
         self.response_key = info.path.key
         self._info = info
         self._type = type_
-        self._account_id = account_id
-        self._where = {} if account_id is None else {"account_id": account_id}
-        self._number = "position" if account_id is None else "sequence"
+        self._followed = None if of is None else of[1]
+        self._where = dict([] if of is None else [of])
+        self._number = "position" if of is None else "sequence"
         self._events: AsyncGenerator[T, None] | None = None
 
     def plan(self) -> ListPlan | None:
@@ -48,12 +50,12 @@ class Feed(AsyncIterator[T], Generic[T]):
 
     def scope(self, plan: ListPlan) -> Hashable:
         """Equal for feeds whose subscribers are sent the same."""
-        return plan.key, self._info.context.viewer.role, self._account_id, self.response_key
+        return plan.key, self._info.context.viewer.role, self._followed, self.response_key
 
     def registered(self, cursor: int) -> AbstractAsyncContextManager[Reading]:
         """A reader at the hub of what is followed."""
         context = self._info.context
-        return context.hub.subscription(context.viewer.tenancy_id, self._account_id, cursor)
+        return context.hub.subscription(context.viewer.tenancy_id, self._followed, cursor)
 
     def __aiter__(self) -> "Feed[T]":
         return self
@@ -92,3 +94,23 @@ class Feed(AsyncIterator[T], Generic[T]):
                     yield event
             if len(events) < BATCH:
                 return
+
+
+def followed_id(id_: str, prefix: str) -> UUID:
+    """The UUID of the id of what is to be followed; raises the error that the client sees."""
+    try:
+        return decode(id_, prefix)
+    except InvalidId as error:
+        raise coded(ErrorCode.VALIDATION, str(error)) from None
+
+
+def check_number(after: int) -> None:
+    """Refuse what is no number of an event; raises the error that the client sees."""
+    if after < 0:
+        raise coded(ErrorCode.VALIDATION, "`after` is the number of an event that was read, or 0 for all of them.")
+
+
+def check_seen(after: int, last: int, what: str) -> None:
+    """Refuse a number that no event has yet; raises the error that the client sees."""
+    if after > last:
+        raise coded(ErrorCode.VALIDATION, f"`after` is {after}, but the last {what} {last}.")

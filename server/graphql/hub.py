@@ -22,6 +22,8 @@ ANSWER_SECONDS = 5.0
 # What is followed, and the number of its last event.
 _LAST = """
 SELECT id, last_seq FROM account WHERE tenancy_id = $1 AND id = ANY($2::uuid[])
+UNION ALL SELECT policy_id, max(sequence) FROM policy_event
+WHERE tenancy_id = $1 AND policy_id = ANY($2::uuid[]) GROUP BY 1
 UNION ALL SELECT tenancy_id, last_position FROM event_counter WHERE tenancy_id = $1
 """
 
@@ -29,15 +31,15 @@ logger = logging.getLogger(__name__)
 
 
 class Subscription:
-    """One reader of the events of an account, or of all accounts of a tenancy.
+    """One reader of the events of an account, of a policy, or of all accounts of a tenancy.
 
-    `cursor` is the number of the last event read, in the account or in the tenancy; the reader raises it. `wait`
+    `cursor` is the number of the last event read of what is followed; the reader raises it. `wait`
     returns when there may be more to read, and the first time at once.
     """
 
-    def __init__(self, tenancy_id: UUID, account_id: UUID | None, cursor: int) -> None:
+    def __init__(self, tenancy_id: UUID, followed: UUID | None, cursor: int) -> None:
         self.tenancy_id = tenancy_id
-        self.account_id = account_id
+        self.followed = followed
         self.cursor = cursor
         self._woken = asyncio.Event()
         self._woken.set()
@@ -60,7 +62,7 @@ class Hub:
     def __init__(self, dsn: str, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._dsn = dsn
         self._poll_seconds = poll_seconds
-        # By the id of what they follow, an account or a tenancy.
+        # By the id of what they follow: an account, a policy or a tenancy.
         self._subscriptions: dict[str, set[Subscription]] = {}
         self._task: asyncio.Task[None] | None = None
         self.outbox = asyncio.Event()
@@ -78,22 +80,22 @@ class Hub:
 
     @asynccontextmanager
     async def subscription(
-        self, tenancy_id: UUID, account_id: UUID | None, cursor: int = 0
+        self, tenancy_id: UUID, followed: UUID | None, cursor: int = 0
     ) -> AsyncIterator[Subscription]:
         """Register a reader of the events after number `cursor` for as long as the block runs.
 
-        They are the account's, or those of the whole tenancy where no account is given.
+        They are those of the account or policy that is followed, or where none is given, of the tenancy's accounts.
         """
-        subscription = Subscription(tenancy_id, account_id, cursor)
-        followed = str(account_id or tenancy_id)
-        readers = self._subscriptions.setdefault(followed, set())
+        subscription = Subscription(tenancy_id, followed, cursor)
+        key = str(followed or tenancy_id)
+        readers = self._subscriptions.setdefault(key, set())
         readers.add(subscription)
         try:
             yield subscription
         finally:
             readers.discard(subscription)
-            if not readers and self._subscriptions.get(followed) is readers:
-                del self._subscriptions[followed]
+            if not readers and self._subscriptions.get(key) is readers:
+                del self._subscriptions[key]
 
     @property
     def readers(self) -> int:
@@ -137,23 +139,23 @@ class Hub:
         """Wake the readers that a lost notification left behind; also shows that the connection is alive."""
         async with asyncio.timeout(ANSWER_SECONDS):
             await connection.execute("SELECT 1")
-        for tenancy_id, accounts in self._accounts_by_tenancy().items():
+        for tenancy_id, wanted in self._followed_by_tenancy().items():
             # Row-level security shows one tenancy at a time; each has its own time, however many there are.
             async with asyncio.timeout(ANSWER_SECONDS), connection.transaction(readonly=True):
                 await connection.execute("SELECT set_config('app.tenancy_id', $1, true)", str(tenancy_id))
-                rows = await connection.fetch(_LAST, tenancy_id, accounts)
+                rows = await connection.fetch(_LAST, tenancy_id, wanted)
             for followed, last in rows:
                 for reader in self._subscriptions.get(str(followed), ()):
                     if reader.cursor < last:
                         reader.wake()
 
-    def _accounts_by_tenancy(self) -> dict[UUID, list[UUID]]:
+    def _followed_by_tenancy(self) -> dict[UUID, list[UUID]]:
         found: dict[UUID, list[UUID]] = {}
         for readers in self._subscriptions.values():
-            for tenancy_id, account_id in {(reader.tenancy_id, reader.account_id) for reader in readers}:
-                accounts = found.setdefault(tenancy_id, [])
-                if account_id is not None:
-                    accounts.append(account_id)
+            for tenancy_id, followed in {(reader.tenancy_id, reader.followed) for reader in readers}:
+                wanted = found.setdefault(tenancy_id, [])
+                if followed is not None:
+                    wanted.append(followed)
         return found
 
     def _on_event(self, _connection: object, _process: int, _channel: str, hint: object) -> None:

@@ -116,6 +116,9 @@ class Compiler:
             case ToOne():
                 where = self._where(mapped, selected, parent)
                 query = self.one(selected.target, selected, where, mapped.order)
+                if mapped.kept is not None:
+                    kept = self._populated(selected, mapped.kept.format(row=parent.alias))
+                    query = f"select coalesce(({query}), ({kept})) as j"
             case ToMany():
                 query = self._many(mapped, selected, parent)
             case Pages():
@@ -125,7 +128,7 @@ class Compiler:
             case Elements():
                 query = self._elements(mapped, selected, parent)
             case Snapshot():
-                query = self._snapshot(mapped, selected, parent)
+                query = self._populated(selected, parent.column(mapped.column))
             case ByNodeId():
                 query = self._node(mapped, selected)
             case _:
@@ -172,12 +175,13 @@ class Compiler:
         json = self.body(selected.target, selected, row, [])
         return _array(f"select {json} as j from {source} order by {row.alias}.ordinality")
 
-    def _snapshot(self, mapped: Snapshot, selected: Selected, parent: Row) -> str:
+    def _populated(self, selected: Selected, kept: str) -> str:
+        """The row that the jsonb `kept` holds."""
         row = Row(self.alias(), source_of(selected.target), nullable=True)
         assert row.source is not None
         joins: list[str] = []
         json = self.body(selected.target, selected, row, joins)
-        return f"select {json} as j {_kept(row, row.source.table, parent.column(mapped.column), joins)}"
+        return f"select {json} as j {_kept(row, row.source.table, kept, joins)}"
 
     def _node(self, mapped: ByNodeId, selected: Selected) -> str:
         interface = get_named_type(selected.field.type)

@@ -108,6 +108,8 @@ class ToOne(Related):
     viewer: On = field(default_factory=dict)
     # An argument whose input type carries a condition on each field.
     by: str | None = None
+    # SQL over `{row}` of the jsonb that has kept the row, for when it is gone.
+    kept: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +240,18 @@ def matches(
 
 
 def to_one(
-    *, on: On | None = None, where: On | None = None, order: tuple[str, ...] = (), description: str | None = None
+    *,
+    on: On | None = None,
+    where: On | None = None,
+    order: tuple[str, ...] = (),
+    kept: str | None = None,
+    description: str | None = None,
 ) -> Any:
-    """The first related row by `order`, or null; `where` compares columns with constants."""
-    return _field(ToOne(on or {}, where or {}, order), description)
+    """The first related row by `order`, or null; `where` compares columns with constants.
+
+    `kept` is SQL over `{row}` of the jsonb that has kept the related row, to be shown when that is gone.
+    """
+    return _field(ToOne(on or {}, where or {}, order, kept=kept), description)
 
 
 def to_many(

@@ -116,6 +116,20 @@ def check_filter(info: strawberry.Info[Any, Any]) -> None:
     lists.read_restrictions(compiler, selected)
 
 
+async def read_greatest(
+    info: strawberry.Info[Any, Any], type_: type, where: Mapping[str, object], column: str
+) -> int | None:
+    """The greatest value of a column among the rows that equal `where`; None when there are none."""
+    raw = info._raw_info
+    compiler = _compiler(raw)
+    target = _object_type(raw.schema, type_)
+    row = compiler.scan(target)
+    source = compiler.source(row, compiler.equals(target, where)(row))
+    statement = _statement(compiler, f"select coalesce(max({row.column(column)})::text, 'null') {source}")
+    number: int | None = await _fetch(raw.context, compiler, statement)
+    return number
+
+
 def check_payload(info: strawberry.Info[Any, Any]) -> None:
     """Raise a located GraphQLError for whatever would keep a mutation's payload from being read.
 

@@ -104,7 +104,14 @@ class Policy(Node):
 @strawberry.type(description="A policy on its target.")
 @table(models.PolicyAttachment, node="att")
 class PolicyAttachment(Node):
-    policy: Policy = to_one(on={"id": "policy_id"})
+    policy: Policy = to_one(
+        on={"id": "policy_id"},
+        # An event of the attachment may be read when the policy is gone.
+        kept=(
+            "(select policy from policy_event where tenancy_id = {row}.tenancy_id and policy_id = {row}.policy_id"
+            " order by sequence desc limit 1)"
+        ),
+    )
     target: PolicyTarget = one_of_types(
         {Account: {"id": "account_id"}, AccountType: {"id": "account_type_id"}, Tenancy: {"id": "tenancy_id"}},
         description="The tenancy stands for all of its accounts.",
