@@ -28,7 +28,7 @@ RULES = {"models", "service", "foundation"}
 INSIDE = {
     "models": set[str](),
     "service": {"models"},
-    "foundation": {"models", "service"},
+    "foundation": {"models", "service", "requests"},
     "types": {"models"},
     "queries": {"models", "service", "types"},
     "requests": {"models", "service"},

@@ -16,12 +16,13 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.config import Settings
-from server.database import create_engine
+from server.database import create_engine, transaction
 from server.errors import FreeholdError
 from server.jobs import Job
 from server.logs import configure_logging
 from server.loops import stop
 from server.outages import Outage, is_away
+from server.policies.foundation import keep_all_managed
 from server.relay import connect, decode_job, encode_job, relay
 from workers import jobs
 from workers.assurance.runner import Runner
@@ -126,11 +127,13 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
 
 
 async def _declare(engine: AsyncEngine, stages: Sequence[Stage]) -> None:
-    """Write the stages down, when PostgreSQL is there; raises FreeholdError when its tables are not."""
+    """Write stages and managed policies down when PostgreSQL is there; raises FreeholdError when its tables are not."""
     outage = Outage(logger, "The worker waits for PostgreSQL")
     while True:
         try:
             await declare_stages(engine, stages)
+            async with transaction(engine) as session:
+                await keep_all_managed(session)
         except ProgrammingError as error:
             raise FreeholdError("the database has no tables, or old ones; run `freehold migrate` first") from error
         except Exception as error:

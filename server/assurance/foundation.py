@@ -10,11 +10,13 @@ from server.accounts.models import Account, AccountOrigin, AccountRole, AccountS
 from server.accounts.service import SYSTEM, add_account
 from server.assurance.models import Setup, SetupKind
 from server.assurance.service import begin_setup, record_change
+from server.policies.foundation import keep_managed
 from server.tenancies.models import Tenancy
 
 
 async def bootstrap_tenancy(session: AsyncSession, tenancy: Tenancy) -> Account:
-    """Begin the tenancy's bootstrap: its foundation accounts, and the setup of the management account (returned).
+    """Begin the tenancy's bootstrap: its foundation accounts, the managed policies, and the setup of the management
+    account, which is returned.
 
     That setup makes the organization and its units, then begins the setups of Security and Logging; the tenancy is
     ACTIVE when all three accounts are. Raises Refused: NOT_READY when no worker has ever started.
@@ -35,6 +37,7 @@ async def bootstrap_tenancy(session: AsyncSession, tenancy: Tenancy) -> Account:
     for role, name in ((AccountRole.SECURITY, "Security"), (AccountRole.LOGGING, "Logging")):
         account = await add_account(session, SYSTEM, tenancy, foundation, name=name, role=role)
         await record_change(session, account, None)
+    await keep_managed(session, tenancy.id)
     await begin_setup(session, management, SetupKind.ONBOARD)
     return management
 

@@ -13,6 +13,7 @@ from server.embedded import Services, embedded
 from server.migrate import migrate
 from tests.conftest import new_database
 from tests.workers.proxies import AwsProxy
+from tests.workers.rollouts import Policies
 from tests.workers.world import World, new_tenancy
 from workers.assurance.stages import STAGES
 from workers.aws.session import Aws
@@ -47,7 +48,7 @@ async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture(scope="session")
 async def bootstrapped(settings: Settings, engine: AsyncEngine, proxy: AwsProxy) -> AsyncIterator[World]:
-    """A tenancy whose organization, Security and Logging accounts were made, from nothing, stage by stage."""
+    """A tenancy whose organization, foundation accounts and managed policies were made, from nothing, step by step."""
     async with Aws(settings) as aws:
         world = World(settings, engine, aws, proxy, await new_tenancy(engine, "workers"))
         for role in (AccountRole.MANAGEMENT, AccountRole.SECURITY, AccountRole.LOGGING):
@@ -56,6 +57,9 @@ async def bootstrapped(settings: Settings, engine: AsyncEngine, proxy: AwsProxy)
             setup = await world.setup_of(account.id)
             await world.walk(setup.id)
             await world.complete(setup.id)
+        policies = Policies(world)
+        for policy_id in await policies.due():
+            await policies.roll_out(policy_id)
         yield world
 
 

@@ -70,6 +70,11 @@ class Policies:
         async with transaction(self.world.engine) as session:
             return await session.get_one(Policy, policy_id)
 
+    async def due(self) -> Sequence[UUID]:
+        rows = select(Policy.id).where(Policy.tenancy_id == self.world.tenancy_id, Policy.next_attempt_at <= func.now())
+        async with transaction(self.world.engine) as session:
+            return (await session.scalars(rows)).all()
+
     async def find(self, policy_id: UUID) -> Policy | None:
         async with transaction(self.world.engine) as session:
             return await session.get(Policy, policy_id)
