@@ -1,0 +1,197 @@
+"""A worker that dies anywhere in a rollout leaves it to the next one, which makes nothing twice and forgets nothing."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.policies.models import Policy
+from server.policies.requests import Target
+from tests.server.waiting import until
+from tests.workers.proxies import Held
+from tests.workers.rollouts import Policies
+from tests.workers.test_worker import worker_process
+from tests.workers.world import World
+from workers.assurance.units import create_unit_of_type
+from workers.lease import Lease
+from workers.main import working
+
+CALLS = ("CreatePolicy", "UpdatePolicy", "AttachPolicy", "DetachPolicy", "DeletePolicy")
+
+
+class Killed(BaseException):
+    """What no code of a worker catches: it ends as if its process did, but for what PostgreSQL rolls back itself."""
+
+
+class Death:
+    """Counts the places at which a worker can die, and lets it die at the one with number `at`."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.passed: list[str] = []
+
+    def reach(self, place: str) -> None:
+        self.passed.append(place)
+        if len(self.passed) == self.at:
+            raise Killed(place)
+
+
+@contextmanager
+def dying(monkeypatch: pytest.MonkeyPatch, organizations: Any, death: Death) -> Iterator[None]:
+    """Places before and after every call, and before and after every commit of the rollout."""
+    write = Lease.write
+
+    @asynccontextmanager
+    async def wrapped(self: Lease[Policy]) -> AsyncIterator[tuple[AsyncSession, Policy]]:
+        async with write(self) as both:
+            yield both
+            death.reach("uncommitted")
+        death.reach("committed")
+
+    handlers = {
+        f"{moment}.organizations.{call}": lambda moment=moment, call=call, **_: death.reach(f"{moment} {call}")
+        for call in CALLS
+        for moment in ("before-call", "after-call")
+    }
+    events = organizations.meta.events
+    with monkeypatch.context() as patched:
+        patched.setattr(Lease, "write", wrapped)
+        for name, handler in handlers.items():
+            events.register(name, handler)
+        try:
+            yield
+        finally:
+            for name, handler in handlers.items():
+                events.unregister(name, handler)
+
+
+@pytest.fixture
+def policies(world: World) -> Policies:
+    return Policies(world)
+
+
+@pytest.fixture
+async def target(world: World, team: UUID) -> Target:
+    await create_unit_of_type(world.engine, world.aws, team)
+    return Target(account_type_id=team)
+
+
+Work = Callable[[UUID], Awaitable[object]]
+
+
+async def die_everywhere(
+    world: World, policies: Policies, monkeypatch: pytest.MonkeyPatch, arrange: Callable[[], Awaitable[UUID]], end: Work
+) -> list[str]:
+    """For every place there is: a worker dies there, another one carries on, and `end` looks. The places."""
+    async with world.aws.client("organizations", "us-east-1") as organizations:
+        for at in range(1, 100):
+            policy_id = await arrange()
+            death = Death(at)
+            try:
+                with dying(monkeypatch, organizations, death):
+                    await policies.roll_out(policy_id)
+            except Killed:
+                policy = await policies.find(policy_id)
+                if policy is not None and policy.next_attempt_at is not None:
+                    await policies.make_due(policy_id)
+                    await policies.roll_out(policy_id)
+                await end(policy_id)
+            else:
+                await end(policy_id)
+                return death.passed
+    raise AssertionError("there is no end to the places")
+
+
+async def test_a_policy_is_created_once_and_attached(
+    world: World, policies: Policies, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end(policy_id: UUID) -> None:
+        assert await policies.states(policy_id) == ["ACTIVE", "ACTIVE"]
+        policy = await policies.get(policy_id)
+        [found] = await policies.in_aws(policy.name)
+        assert (found["id"], len(found["targets"])) == (policy.aws_policy_id, 1)
+        assert await policies.events(policy_id) == [
+            ("PENDING", None),
+            ("PENDING", "PENDING"),
+            *([("PENDING", None)] if policy.last_seq == 5 else []),
+            ("ACTIVE", None),
+            ("ACTIVE", "ACTIVE"),
+        ]
+        # AWS does not take an eleventh.
+        await policies.detach(policy_id, target)
+        await policies.roll_out(policy_id)
+
+    places = await die_everywhere(world, policies, monkeypatch, lambda: policies.create(target), end)
+    assert places == [
+        *("uncommitted", "committed", "before-call CreatePolicy", "after-call CreatePolicy"),
+        *("uncommitted", "committed", "before-call AttachPolicy", "after-call AttachPolicy"),
+        *("uncommitted", "committed"),
+    ]
+
+
+async def test_a_policy_is_changed_detached_and_deleted(
+    world: World, policies: Policies, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: dict[UUID, str] = {}
+
+    async def changed() -> UUID:
+        policy_id = await policies.create(target)
+        await policies.roll_out(policy_id)
+        names[policy_id] = f"{(await policies.get(policy_id)).name} renamed"
+        await policies.update(policy_id, name=names[policy_id])
+        await policies.detach(policy_id, target)
+        return policy_id
+
+    async def detached(policy_id: UUID) -> None:
+        assert await policies.states(policy_id) == ["ACTIVE"]
+        [found] = await policies.in_aws(names[policy_id])
+        assert found["targets"] == []
+
+    places = await die_everywhere(world, policies, monkeypatch, changed, detached)
+    assert [place for place in places if "before" in place] == ["before-call UpdatePolicy", "before-call DetachPolicy"]
+
+    async def deleting() -> UUID:
+        policy_id = await policies.create()
+        await policies.roll_out(policy_id)
+        names[policy_id] = (await policies.get(policy_id)).name
+        await policies.delete(policy_id)
+        return policy_id
+
+    async def deleted(policy_id: UUID) -> None:
+        assert await policies.find(policy_id) is None
+        assert await policies.in_aws(names[policy_id]) == []
+        assert (await policies.events(policy_id))[-1] == ("DELETED", None)
+
+    places = await die_everywhere(world, policies, monkeypatch, deleting, deleted)
+    assert [place for place in places if "before" in place] == ["before-call DeletePolicy"]
+
+
+async def test_a_killed_worker_is_replaced_and_the_policy_made_once(
+    world: World, policies: Policies, target: Target
+) -> None:
+    held = Held()
+    world.proxy.fail("CreatePolicy", held)
+    async with worker_process(world.settings) as process:
+        policy_id = await policies.create(target)
+        async with asyncio.timeout(20):
+            await held.reached.wait()
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    held.release()
+    assert (await policies.get(policy_id)).aws_policy_id is None
+    # As if ten seconds had passed: the dead worker's lease has run out.
+    await policies.make_due(policy_id)
+
+    async def attached() -> bool:
+        return await policies.states(policy_id) == ["ACTIVE", "ACTIVE"]
+
+    async with working(world.settings):
+        await until(attached, within=30)
+    assert len(await policies.in_aws((await policies.get(policy_id)).name)) == 1
+    await policies.detach(policy_id, target)
+    await policies.roll_out(policy_id)
