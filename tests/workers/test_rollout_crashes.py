@@ -8,10 +8,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.database import transaction
 from server.policies.models import Policy
 from server.policies.requests import Target
+from server.tenancies.models import OrganizationTurn
 from tests.server.waiting import until
 from tests.workers.proxies import Held
 from tests.workers.rollouts import Policies
@@ -184,8 +187,10 @@ async def test_a_killed_worker_is_replaced_and_the_policy_made_once(
         await process.wait()
     held.release()
     assert (await policies.get(policy_id)).aws_policy_id is None
-    # As if ten seconds had passed: the dead worker's lease has run out.
+    # As if ten seconds had passed: the dead worker's lease and its turn at the organization have run out.
     await policies.make_due(policy_id)
+    async with transaction(world.engine) as session:
+        await session.execute(delete(OrganizationTurn).where(OrganizationTurn.tenancy_id == world.tenancy_id))
 
     async def attached() -> bool:
         return await policies.states(policy_id) == ["ACTIVE", "ACTIVE"]
