@@ -22,8 +22,7 @@ class Leased:
     lease_owner: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(server_default=text("0"), default=0)
     lease_until: Mapped[datetime | None]
-    # When a wake-up was last sent for it, and how many since the last claim.
-    hinted_at: Mapped[datetime | None]
+    # How many wake-ups were sent for it since the last claim, which tells their job ids apart.
     hint_number: Mapped[int] = mapped_column(server_default=text("0"), default=0)
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -46,8 +46,6 @@ class Work(Generic[R]):
     job: Job
     # Whether there is anything left to do about a row.
     live: ColumnElement[bool]
-    # When it was requested, and its first wake-up sent.
-    requested_at: ColumnElement[datetime]
     # Locks a row for a write by the holder of a token; raises LeaseLost.
     hold: Callable[[AsyncSession, UUID, int], Awaitable[R]]
     # What else a claim changes.
@@ -135,7 +133,7 @@ class Lease(Generic[R]):
     async def give_back(self) -> None:
         """Give the work up, unfinished, for any worker to carry on at once."""
         async with self.write() as (session, row):
-            row.lease_owner = row.lease_until = row.hinted_at = None
+            row.lease_owner = row.lease_until = None
             row.hint_number += 1
             row.next_attempt_at = func.clock_timestamp()
             await enqueue(

@@ -73,7 +73,6 @@ SETUP: Work[Setup] = Work(
     model=Setup,
     job=Job.RUN_SETUP,
     live=Setup.status.in_(LIVE),
-    requested_at=Setup.requested_at.expression,
     hold=hold,
     claimed={"status": SetupStatus.RUNNING},
     in_turn=or_(not_(_is_to_be_created()), _before_it() < CONCURRENT_CREATIONS),

@@ -11,7 +11,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.account_types.models import AccountType
@@ -21,12 +21,9 @@ from server.jobs import Job, Outbox, enqueue
 from server.outages import Outage
 from server.tenancies.models import Tenancy
 from workers.executor import Executor
-from workers.lease import Work
 
 TICK_SECONDS = 0.75
 BATCH = 200
-# How long a wake-up may take to become a claim before another is sent.
-HINT_AGE = timedelta(seconds=4)
 # How long the job of a new account type may take, and how often it is sent again after that.
 UNIT_AGE_SECONDS = 10
 
@@ -41,8 +38,6 @@ async def sweep_forever(engine: AsyncEngine, *executors: Executor[Any]) -> None:
             for executor in executors:
                 await take_due(engine, executor)
             async with transaction(engine) as session:
-                for executor in executors:
-                    await wake_due(session, executor.work)
                 await wake_missing_units(session)
                 await forget_expired(session)
         except Exception as error:
@@ -66,36 +61,6 @@ async def take_due(engine: AsyncEngine, executor: Executor[Any]) -> None:
     random.shuffle(found)
     for row_id in found:
         await executor.offer(row_id)
-
-
-async def wake_due(session: AsyncSession, work: Work[Any]) -> int:
-    """Send a wake-up for everything that is due, held by nobody, and not just woken; returns how many.
-
-    This is for what found no slot in the worker that sweeps.
-    """
-    now = func.now()
-    row = work.model
-    # The transaction that requested the work sent its first wake-up.
-    hinted_at = func.coalesce(row.hinted_at, work.requested_at)
-    due = (
-        select(row.id)
-        .where(*work.due, or_(hinted_at < now - HINT_AGE, hinted_at < row.next_attempt_at))
-        .order_by(row.next_attempt_at)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
-    hinted = (
-        update(row)
-        .where(row.id.in_(select(due.c.id)))
-        .values(hinted_at=now, hint_number=row.hint_number + 1)
-        .returning(row.id, row.tenancy_id, row.lease_token, row.hint_number)
-        .execution_options(synchronize_session=False)
-    )
-    rows = (await session.execute(hinted)).all()
-    for each in rows:
-        await enqueue(session, each.tenancy_id, work.job, each.id, attempt=f"{each.lease_token}.{each.hint_number}")
-    return len(rows)
 
 
 async def wake_missing_units(session: AsyncSession) -> int:

@@ -198,7 +198,7 @@ async def wait_stage(
     await _change_stage(session, setup, position, status=StageStatus.WAITING, next_attempt_at=due, **error.columns)
     setup.status = SetupStatus.WAITING
     setup.next_attempt_at = due
-    setup.lease_owner = setup.lease_until = setup.hinted_at = None
+    setup.lease_owner = setup.lease_until = None
     await record_event(session, setup, position)
     return due
 
@@ -251,7 +251,7 @@ async def retry_setup(session: AsyncSession, account: Account, stage_name: str |
         stage.status = StageStatus.PENDING
         stage.finished_at = stage.next_attempt_at = None
     setup.status = SetupStatus.PENDING
-    setup.finished_at = setup.lease_owner = setup.lease_until = setup.hinted_at = None
+    setup.finished_at = setup.lease_owner = setup.lease_until = None
     setup.next_attempt_at = (await session.execute(select(func.now()))).scalar_one()
     setup.hint_number += 1
     if setup.kind is not SetupKind.REASSURE:
@@ -291,7 +291,7 @@ async def wake_waiting(session: AsyncSession, tenancy_id: UUID) -> None:
     woken = await session.scalars(
         update(Setup)
         .where(Setup.tenancy_id == tenancy_id, Setup.status == SetupStatus.WAITING)
-        .values(next_attempt_at=func.now(), hint_number=Setup.hint_number + 1, hinted_at=func.now())
+        .values(next_attempt_at=func.now(), hint_number=Setup.hint_number + 1)
         .returning(Setup)
         .execution_options(synchronize_session=False)
     )

@@ -93,7 +93,7 @@ async def wake(session: AsyncSession, *policy_ids: UUID) -> None:
     woken = (
         update(Policy)
         .where(Policy.id.in_(policy_ids))
-        .values(next_attempt_at=func.now(), attempts=0, hinted_at=func.now(), hint_number=Policy.hint_number + 1)
+        .values(next_attempt_at=func.now(), attempts=0, hint_number=Policy.hint_number + 1)
         .returning(Policy.id, Policy.tenancy_id, Policy.lease_token, Policy.hint_number)
         .execution_options(synchronize_session=False)
     )
@@ -180,7 +180,7 @@ async def next_attachment(session: AsyncSession, policy: Policy) -> tuple[Policy
 
 async def rest(session: AsyncSession, policy: Policy) -> None:
     """There is nothing more to do: the lease is given up."""
-    policy.next_attempt_at = policy.lease_owner = policy.lease_until = policy.hinted_at = None
+    policy.next_attempt_at = policy.lease_owner = policy.lease_until = None
     policy.attempts = 0
     await session.flush()
 
@@ -255,7 +255,7 @@ async def keep_error(
     else:
         policy.attempts += 1
         policy.next_attempt_at = (await session.execute(select(func.clock_timestamp() + delay))).scalar_one()
-        policy.lease_owner = policy.lease_until = policy.hinted_at = None
+        policy.lease_owner = policy.lease_until = None
     await record_event(session, policy, attachment)
 
 

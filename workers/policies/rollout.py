@@ -36,7 +36,6 @@ POLICY: Final[Work[Policy]] = Work(
     model=Policy,
     job=Job.ROLL_OUT_POLICY,
     live=Policy.next_attempt_at.is_not(None),
-    requested_at=Policy.created_at.expression,
     hold=service.hold,
     claimed={},
 )

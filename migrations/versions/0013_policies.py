@@ -1,15 +1,15 @@
 """policies that are written here and rolled out to AWS: versions, the lease and the errors of a rollout, its events
 
-Revision ID: 0012
-Revises: 0009
+Revision ID: 0013
+Revises: 0012
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0012"
-down_revision = "0009"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
@@ -118,7 +118,6 @@ def _extend_policy() -> None:
         sa.Column("lease_until", moment, nullable=True),
         sa.Column("next_attempt_at", moment, nullable=True),
         sa.Column("attempts", sa.Integer(), server_default=zero, nullable=False),
-        sa.Column("hinted_at", moment, nullable=True),
         sa.Column("hint_number", sa.Integer(), server_default=zero, nullable=False),
         sa.Column("updated_at", moment, server_default=sa.text("now()"), nullable=False),
     ):
@@ -145,6 +144,6 @@ def downgrade() -> None:
             op.drop_column(table, column)
     for column in (
         *("version", "aws_name", "aws_policy_id", "aws_version", "last_seq", "lease_owner", "lease_token"),
-        *("lease_until", "next_attempt_at", "attempts", "hinted_at", "hint_number", "updated_at"),
+        *("lease_until", "next_attempt_at", "attempts", "hint_number", "updated_at"),
     ):
         op.drop_column("policy", column)
