@@ -79,10 +79,10 @@ async def test_a_setup_that_steps_aside_leaves_its_slot_to_another_and_has_one_a
         assert executor.free == 0
         back.set()
         assert await work.begun.get() == setups[0]
-        work.ends.put_nowait(None)
-        work.ends.put_nowait(None)
-        # Only now is a slot free.
         assert (await world.setup_of_id(setups[2])).lease_until is None
+        # Only with the end of both is a slot free.
+        work.ends.put_nowait(None)
+        work.ends.put_nowait(None)
         async with asyncio.timeout(5):
             assert await work.begun.get() == setups[2]
 
