@@ -32,7 +32,7 @@ INSIDE = {
     "types": {"models"},
     "queries": {"models", "service", "types"},
     "requests": {"models", "service"},
-    "mutations": {"models", "service", "requests", "types"},
+    "mutations": {"models", "service", "requests", "types", "checks"},
     "subscriptions": {"models", "service", "types"},
     # What a policy says, without a database.
     "problems": set(),
@@ -45,6 +45,9 @@ INSIDE = {
     "evaluation": {"conditions", "document", "wildcards"},
     "lockout": {"actions", "conditions", "document", "evaluation"},
     "diff": {"document"},
+    # Both together.
+    "limits": set(),
+    "checks": {"models", "actions", "document", "limits", "lockout", "problems"},
 }
 # What knows GraphQL or SQL in general knows no domain.
 GENERAL = ("graphql", "planner")

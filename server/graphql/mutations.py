@@ -7,9 +7,10 @@
             account = await mutate(info, lambda session: service.create_account(session, ...))
             return CreateAccountPayload(account=await ...)
 
-A payload has a `user_errors` list, and everything beside it is None when the mutation is refused.
+A payload has a `user_errors` list, and everything beside it is None, or its default, when the mutation is refused.
 """
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
@@ -88,7 +89,11 @@ class MutationEdge(FieldExtension):
         definition = get_object_definition(payload)
         if definition is None or "user_errors" not in {each.python_name for each in definition.fields}:
             raise TypeError(f"The mutation {field.python_name} must return a payload with user_errors.")
-        others = [each.python_name for each in definition.fields if each.python_name != "user_errors"]
+        others = [
+            each.python_name
+            for each in definition.fields
+            if each.python_name != "user_errors" and each.default_factory is dataclasses.MISSING
+        ]
         self._payload = lambda errors: definition.origin(**dict.fromkeys(others), user_errors=errors)
 
     async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: Info, **kwargs: Any) -> Any:

@@ -16,12 +16,13 @@ from server.accounts.service import SYSTEM
 from server.policies.models import Policy, PolicyAttachment
 from server.policies.requests import Target, add_attachment, add_policy, change_policy
 from server.tenancies.models import Tenancy
+from server.tenancies.service import ROLE
 
 # Any number that nothing else in the database uses: workers that start together write one after the other.
 MANAGED_LOCK = 0x706F6C69
 
 # The role that Freehold works in, and the path of those that it makes.
-OWN_ROLE = "arn:*:iam::*:role/OrganizationAccountAccessRole"
+OWN_ROLE = f"arn:*:iam::*:role/{ROLE}"
 MADE_ROLES = "arn:*:iam::*:role/freehold/*"
 NOT_FREEHOLD: dict[str, Any] = {"ArnNotLike": {"aws:PrincipalArn": OWN_ROLE}}
 

@@ -12,12 +12,15 @@ from server.graphql.mutations import mutate, mutation, node_id
 from server.identity.models import Role
 from server.planner import read_payload
 from server.policies import requests
+from server.policies.checks import Checked, check_document, check_stored
 from server.policies.requests import Target
 from server.policies.types import Policy, PolicyAttachment
 
 NAME = "1 to 128 printable characters, not beginning with freehold-; unique in the tenancy, whatever the case."
 DESCRIPTION = "At most 512 characters."
 DOCUMENT = "The policy in the grammar of AWS, as a JSON object or as its text."
+UNKNOWN = "Actions in the document that are taken although Freehold does not know them: newer than its list of AWS's."
+WARNINGS = "What cannot be told of the document: calls of Freehold's own that it may deny, and what that depends on."
 
 
 @strawberry.input
@@ -25,6 +28,7 @@ class CreatePolicyInput:
     name: str = strawberry.field(description=NAME)
     description: str = strawberry.field(description=DESCRIPTION)
     document: JSON = strawberry.field(description=DOCUMENT)
+    allow_unknown_actions: list[str] | None = strawberry.field(default=None, description=UNKNOWN)
 
 
 @strawberry.input
@@ -33,6 +37,7 @@ class UpdatePolicyInput:
     name: str | None = strawberry.field(default=None, description=f"{NAME} Absent: unchanged.")
     description: str | None = strawberry.field(default=None, description=f"{DESCRIPTION} Absent: unchanged.")
     document: JSON | None = strawberry.field(default=None, description=f"{DOCUMENT} Absent: unchanged.")
+    allow_unknown_actions: list[str] | None = strawberry.field(default=None, description=UNKNOWN)
 
 
 @strawberry.input
@@ -72,12 +77,14 @@ class RetryPolicyRolloutInput:
 class CreatePolicyPayload:
     policy: Policy | None
     user_errors: list[UserError]
+    warnings: list[str] = strawberry.field(default_factory=list, description=WARNINGS)
 
 
 @strawberry.type
 class UpdatePolicyPayload:
     policy: Policy | None
     user_errors: list[UserError]
+    warnings: list[str] = strawberry.field(default_factory=list, description=WARNINGS)
 
 
 @strawberry.type
@@ -90,6 +97,7 @@ class DeletePolicyPayload:
 class AttachPolicyPayload:
     attachment: PolicyAttachment | None
     user_errors: list[UserError]
+    warnings: list[str] = strawberry.field(default_factory=list, description=WARNINGS)
 
 
 @strawberry.type
@@ -115,6 +123,7 @@ class PolicyMutation:
     )
     async def create_policy(self, info: Info[Context, None], input: CreatePolicyInput) -> CreatePolicyPayload:
         viewer = info.context.viewer
+        checked = await _checked(info, input.document, input.allow_unknown_actions)
         policy_id = await mutate(
             info,
             lambda session: requests.create_policy(
@@ -123,10 +132,12 @@ class PolicyMutation:
                 viewer.tenancy_id,
                 name=input.name,
                 description=input.description,
-                document=input.document,
+                document=checked.value,
             ),
         )
-        return await read_payload(info, CreatePolicyPayload, policy=policy_id)
+        payload = await read_payload(info, CreatePolicyPayload, policy=policy_id)
+        payload.warnings = list(checked.warnings)
+        return payload
 
     @mutation(
         Role.ADMIN,
@@ -136,6 +147,7 @@ class PolicyMutation:
     async def update_policy(self, info: Info[Context, None], input: UpdatePolicyInput) -> UpdatePolicyPayload:
         viewer = info.context.viewer
         policy_id = node_id(input.policy_id, "pol", "policyId")
+        checked = None if input.document is None else await _checked(info, input.document, input.allow_unknown_actions)
         await mutate(
             info,
             lambda session: requests.update_policy(
@@ -145,10 +157,12 @@ class PolicyMutation:
                 policy_id,
                 name=input.name,
                 description=input.description,
-                document=input.document,
+                document=None if checked is None else checked.value,
             ),
         )
-        return await read_payload(info, UpdatePolicyPayload, policy=policy_id)
+        payload = await read_payload(info, UpdatePolicyPayload, policy=policy_id)
+        payload.warnings = [] if checked is None else list(checked.warnings)
+        return payload
 
     @mutation(Role.ADMIN, description="Delete a policy that is attached to nothing, here and in AWS.")
     async def delete_policy(self, info: Info[Context, None], input: DeletePolicyInput) -> DeletePolicyPayload:
@@ -164,11 +178,14 @@ class PolicyMutation:
     async def attach_policy(self, info: Info[Context, None], input: AttachPolicyInput) -> AttachPolicyPayload:
         viewer = info.context.viewer
         policy_id, target = node_id(input.policy_id, "pol", "policyId"), _target(input.target)
+        warnings = await check_stored(info.context.engine, viewer.tenancy_id, policy_id)
         attachment_id = await mutate(
             info,
             lambda session: requests.attach_policy(session, actor(viewer), viewer.tenancy_id, policy_id, target),
         )
-        return await read_payload(info, AttachPolicyPayload, attachment=attachment_id)
+        payload = await read_payload(info, AttachPolicyPayload, attachment=attachment_id)
+        payload.warnings = list(warnings)
+        return payload
 
     @mutation(Role.ADMIN, description="Detach a policy from a target, where it stays in force until AWS has done so.")
     async def detach_policy(self, info: Info[Context, None], input: DetachPolicyInput) -> DetachPolicyPayload:
@@ -185,6 +202,11 @@ class PolicyMutation:
         policy_id = node_id(input.policy_id, "pol", "policyId")
         await mutate(info, lambda session: requests.retry_rollout(session, info.context.viewer.tenancy_id, policy_id))
         return await read_payload(info, RetryPolicyRolloutPayload, policy=policy_id)
+
+
+async def _checked(info: Info[Context, None], document: object, accepted: list[str] | None) -> Checked:
+    context = info.context
+    return await check_document(context.engine, context.viewer.tenancy_id, document, accepted or ())
 
 
 def _target(given: PolicyTargetInput) -> Target:

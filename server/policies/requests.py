@@ -16,7 +16,7 @@ from server.accounts.models import Account, AccountRole, AccountStatus
 from server.accounts.service import Actor
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState, PolicyVersion
-from server.policies.service import NO_ERROR, change, check_document, record_event, wake
+from server.policies.service import NO_ERROR, change, record_event, wake
 
 # AWS, API reference of CreatePolicy; the names are kept to what can be read in a list.
 NAME_LENGTH = 128
@@ -43,14 +43,13 @@ class Target:
 
 
 async def create_policy(
-    session: AsyncSession, actor: Actor, tenancy_id: UUID, *, name: str, description: str, document: object
+    session: AsyncSession, actor: Actor, tenancy_id: UUID, *, name: str, description: str, document: dict[str, Any]
 ) -> UUID:
-    """Add a policy and begin its rollout. Raises Refused: VALIDATION, NAME_IN_USE, INVALID_DOCUMENT."""
+    """Add a policy with a document that was checked, and begin its rollout. Raises Refused: VALIDATION, NAME_IN_USE."""
     _check_name(name)
     _check_description(description)
-    checked = check_document(document)
     await _check_free(session, tenancy_id, name)
-    policy = await add_policy(session, actor, tenancy_id, name=name, description=description, document=checked)
+    policy = await add_policy(session, actor, tenancy_id, name=name, description=description, document=document)
     return policy.id
 
 
@@ -91,17 +90,19 @@ async def update_policy(
     *,
     name: str | None = None,
     description: str | None = None,
-    document: object = None,
+    document: dict[str, Any] | None = None,
 ) -> UUID:
-    """Change what is given, as another version. Raises Refused as `create_policy`; PROTECTED, ROLLOUT_IN_PROGRESS."""
+    """Change what is given, as another version; the document was checked.
+
+    Raises Refused as `create_policy`; PROTECTED, ROLLOUT_IN_PROGRESS.
+    """
     policy = await _changeable(session, tenancy_id, policy_id)
     if name is not None and name != policy.name:
         _check_name(name)
         await _check_free(session, tenancy_id, name, policy.id)
     if description is not None:
         _check_description(description)
-    checked = None if document is None else check_document(document)
-    await change_policy(session, actor, policy, name=name, description=description, document=checked)
+    await change_policy(session, actor, policy, name=name, description=description, document=document)
     return policy.id
 
 

@@ -1,12 +1,10 @@
-"""The rules of policies that the API and the workers share: documents, events, and how a rollout goes on.
+"""The rules of policies that the API and the workers share: their events, and how a rollout goes on.
 
 Every function works inside the caller's transaction. Locks are always taken in the order setup, account or account
 type, policy; whoever changes an attachment holds its policy.
 """
 
-import json
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, text, update
@@ -14,14 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.account_types.models import AccountType
 from server.accounts.models import Account
-from server.errors import Refused, UserErrorCode, refuse
 from server.jobs import EVENT_CHANNEL, Job, enqueue
 from server.leases import LeaseLost, StageError, StageErrorClass
 from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState
 from server.tenancies.models import Tenancy
 
-# AWS, IAM User Guide, "IAM JSON policy element reference".
-KEYS = ("Version", "Id", "Statement")
 NAME_TAKEN = "NAME_TAKEN"
 NO_ERROR: dict[str, object] = {
     "error_code": None,
@@ -29,32 +24,6 @@ NO_ERROR: dict[str, object] = {
     "error_class": None,
     "error_aws_request_id": None,
 }
-
-
-def check_document(document: object) -> dict[str, Any]:
-    """The document of a policy, given as a JSON object or as its text. Raises Refused: INVALID_DOCUMENT."""
-    if isinstance(document, str):
-        try:
-            document = json.loads(document)
-        except ValueError as error:
-            raise _invalid(f"The document is not JSON: {error}.") from None
-        except RecursionError:
-            raise _invalid("The document is nested too deeply.") from None
-    if not isinstance(document, dict):
-        raise _invalid("The document must be a JSON object with the members Version and Statement.")
-    if unknown := [key for key in document if key not in KEYS]:
-        raise _invalid(f"The document has the member {unknown[0]!r}; there are {', '.join(KEYS)}.")
-    if "Statement" not in document:
-        raise _invalid("The document has no member Statement.")
-    try:
-        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:
-        raise _invalid(f"The document holds what JSON lacks: {error}.") from None
-    return document
-
-
-def _invalid(message: str) -> Refused:
-    return refuse(UserErrorCode.INVALID_DOCUMENT, message, "document")
 
 
 def change(row: Policy | PolicyAttachment, **values: object) -> None:

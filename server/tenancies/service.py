@@ -8,6 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.errors import UserErrorCode, refuse
 from server.tenancies.models import Tenancy
 
+# The role that AWS Organizations makes in every account it creates; its trust is the management account.
+ROLE = "OrganizationAccountAccessRole"
+
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9]|-(?!-)){0,30}[a-z0-9]")
 REGION = re.compile(r"[a-z]{2,3}(?:-[a-z]+)+-[0-9]")
 PHONE = re.compile(r"[0-9()+\-\s]{1,25}")

@@ -12,10 +12,10 @@ from server.errors import Refused, UserErrorCode
 from server.policies.foundation import FOUNDATION_PROTECTION, MANAGED, PROTECTION, Managed, keep_all_managed
 from server.policies.models import Policy, PolicyVersion
 from server.policies.requests import Target
+from server.tenancies.service import ROLE
 from tests.server.waiting import until
 from tests.workers.rollouts import Policies
 from tests.workers.world import World
-from workers.aws.session import ROLE
 from workers.main import working
 
 

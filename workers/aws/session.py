@@ -26,6 +26,7 @@ from botocore.credentials import ReadOnlyCredentials
 from cachetools import LRUCache
 
 from server.config import SIMULATOR_CREDENTIALS, AwsMode, Settings
+from server.tenancies.service import ROLE
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3control import S3ControlClient
     from types_aiobotocore_sts import STSClient
 
-# The role that AWS Organizations makes in every account it creates; its trust is the management account.
-ROLE = "OrganizationAccountAccessRole"
 ROLE_SESSION = "freehold"
 RENEW_BEFORE = timedelta(minutes=5)
 # As many setups as a worker may run side by side: what was not needed for longer is assumed anew.

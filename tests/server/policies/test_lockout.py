@@ -6,9 +6,9 @@ import pytest
 
 from server.policies.evaluation import Level
 from server.policies.lockout import FULL_ACCESS, Caller, Lockout, denied_calls, member_calls, with_full_access
+from server.tenancies.service import ROLE
 from tests.server.policies.written import allow, deny, document, level
 from workers.assurance.stages import STAGES
-from workers.aws.session import ROLE
 
 CALLER = Caller("111122223333", ROLE, ("eu-west-1", "eu-central-1"), organization_id="o-exampleorgid")
 CALLS = member_calls(permission for stage in STAGES for permission in stage.permissions)

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from botocore.exceptions import ClientError
 
 from server.assurance.models import SetupKind
+from server.tenancies.service import ROLE
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, ask, finding, wait
 from workers.aws.errors import error_code
-from workers.aws.session import ROLE
 
 # The role of a new account may take minutes to be assumable; for that long a denial is taken for passing.
 PATIENCE = timedelta(minutes=15)

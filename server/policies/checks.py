@@ -1,0 +1,185 @@
+"""Whether a document may be stored: what is wrong with it, and what of Freehold's own work it would deny.
+
+The work on a document is CPU alone, up to 0.2 s of it, so it is done in a thread and before a transaction begins.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from server.database import transaction
+from server.errors import Refused, UserError, UserErrorCode
+from server.policies.actions import check_actions
+from server.policies.document import Document, check_size, parse_document
+from server.policies.limits import policy_size_limit
+from server.policies.lockout import AtStake, Caller, Lockout, denied_calls, member_calls, with_full_access
+from server.policies.models import Policy
+from server.policies.problems import Problem
+from server.tenancies.models import Tenancy
+from server.tenancies.service import ROLE
+
+# What stands for an account where it does not matter which one it is.
+ANY_ACCOUNT = "000000000000"
+NAMED_CALLS = 3
+MOST_WARNINGS = 20
+DECLARED = "SELECT DISTINCT unnest(permissions) FROM stage_definition WHERE roles && '{MEMBER,SECURITY,LOGGING}'"
+EXEMPTION = f'"Condition": {{"ArnNotLike": {{"aws:PrincipalArn": "arn:*:iam::*:role/{ROLE}"}}}}'
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What the documents of a tenancy are held against."""
+
+    calls: tuple[str, ...]
+    caller: Caller
+    size_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A document that may be stored, and sentences about what cannot be told of it."""
+
+    document: Document
+    warnings: tuple[str, ...]
+
+    @property
+    def value(self) -> dict[str, Any]:
+        return dict(self.document.value)
+
+
+async def check_document(
+    engine: AsyncEngine, tenancy_id: UUID, document: object, accepted: Collection[str] = ()
+) -> Checked:
+    """The document of a policy, a JSON object or its text, when it may be stored.
+
+    `accepted` are actions that are taken although Freehold does not know them. Raises Refused: INVALID_DOCUMENT with an
+    error for each problem; LOCKOUT with one for each statement that would deny Freehold's own calls.
+    """
+    async with transaction(engine, tenancy_id) as session:
+        ground = await read_ground(session, tenancy_id)
+    return await asyncio.to_thread(_checked, document, ground, accepted)
+
+
+async def check_stored(engine: AsyncEngine, tenancy_id: UUID, policy_id: UUID) -> tuple[str, ...]:
+    """Warnings about a stored document, which may be older than a stage or a Region of Freehold's.
+
+    What is attached beside it does not count: a statement that denies does so whatever the others say, and one that
+    allows takes nothing away beside FullAWSAccess. Raises Refused: LOCKOUT.
+    """
+    async with transaction(engine, tenancy_id) as session:
+        stored = select(Policy.document).where(Policy.tenancy_id == tenancy_id, Policy.id == policy_id)
+        value = await session.scalar(stored)
+        ground = await read_ground(session, tenancy_id)
+    if value is None:
+        # Who attaches it says so.
+        return ()
+
+    def check() -> tuple[str, ...]:
+        document = parse_document(value)
+        return _not_locked_out(document, ground, "policyId") if isinstance(document, Document) else ()
+
+    return await asyncio.to_thread(check)
+
+
+async def read_ground(session: AsyncSession, tenancy_id: UUID) -> Ground:
+    """What is known before any document is."""
+    tenancy = await session.get_one(Tenancy, tenancy_id)
+    # The stages are of a domain that policies know nothing of.
+    permissions = (await session.scalars(text(DECLARED))).all()
+    caller = Caller(
+        account_id=ANY_ACCOUNT,
+        role=ROLE,
+        regions=tuple(tenancy.regions),
+        partition=_partition(tenancy.home_region),
+        organization_id=tenancy.aws_organization_id,
+    )
+    return Ground(member_calls(permissions), caller, await policy_size_limit(session, tenancy_id))
+
+
+def at_stake(document: Document, ground: Ground, caller: Caller) -> Lockout:
+    """What becomes of Freehold's calls where the document is in force, whatever else is in force there."""
+    return denied_calls([with_full_access("", {"": document})], ground.calls, caller)
+
+
+def statement_of(found: AtStake) -> str:
+    """A statement as messages name it: by its place, and by its Sid if it has one."""
+    place = f"Statement[{found.index}]"
+    return place if found.statement == f"statement {(found.index or 0) + 1}" else f'{place} ("{found.statement}")'
+
+
+def parsed(document: object, size_limit: int, accepted: Collection[str]) -> Document:
+    """The document without a problem; raises Refused: INVALID_DOCUMENT."""
+    found = parse_document(document)
+    if isinstance(found, tuple):
+        raise _invalid(found)
+    size = check_size(found, size_limit)
+    problems = ((size,) if size else ()) + check_actions(found, accepted)
+    if problems:
+        raise _invalid(problems)
+    return found
+
+
+def warnings_of(lockout: Lockout) -> tuple[str, ...]:
+    """A sentence for each statement that may deny Freehold's own calls."""
+    sentences = (
+        f"{statement} may deny Freehold's own {calls} in the accounts that it reaches: it depends on"
+        f" {' and '.join(reasons)}."
+        for (statement, reasons), calls in _by_statement(lockout.perhaps)
+    )
+    return tuple(dict.fromkeys(sentences))[:MOST_WARNINGS]
+
+
+def _checked(document: object, ground: Ground, accepted: Collection[str]) -> Checked:
+    found = parsed(document, ground.size_limit, accepted)
+    return Checked(found, _not_locked_out(found, ground, "document"))
+
+
+def _not_locked_out(document: Document, ground: Ground, field: str) -> tuple[str, ...]:
+    """The warnings about a document that locks Freehold out of nothing."""
+    lockout = at_stake(document, ground, ground.caller)
+    errors = [
+        UserError(
+            UserErrorCode.LOCKOUT,
+            f"{statement} would deny Freehold's own {calls} in the accounts that the policy reaches. Exempt Freehold's"
+            f" role: {EXEMPTION}.",
+            (field,),
+        )
+        for (statement, _), calls in _by_statement(lockout.denied)
+    ]
+    if errors:
+        raise Refused(*errors)
+    return warnings_of(lockout)
+
+
+def _by_statement(found: Collection[AtStake]) -> Iterator[tuple[tuple[str, tuple[str, ...]], str]]:
+    """Each statement with the reasons for its doubt, and the calls that it is about."""
+    calls: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for each in found:
+        calls.setdefault((statement_of(each), each.reasons), []).append(each.action)
+    for key, actions in calls.items():
+        named = sorted(dict.fromkeys(actions))
+        more = f" and {len(named) - NAMED_CALLS} more" if len(named) > NAMED_CALLS else ""
+        yield key, f"call{'' if len(named) == 1 else 's'} {', '.join(named[:NAMED_CALLS])}{more}"
+
+
+def _invalid(problems: Collection[Problem]) -> Refused:
+    return Refused(
+        *(
+            UserError(
+                UserErrorCode.INVALID_DOCUMENT,
+                f"{each.path}: {each.message}" if each.path else each.message,
+                ("document",),
+            )
+            for each in problems
+        )
+    )
+
+
+def _partition(region: str) -> str:
+    prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
