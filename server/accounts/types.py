@@ -28,6 +28,7 @@ from server.planner.mapping import (
 
 if TYPE_CHECKING:
     from server.assurance.types import AccountSetup
+    from server.policies.types import EffectivePolicy
 
 expose(
     AccountRole,
@@ -100,6 +101,14 @@ class Account(Node):
         default=("REQUESTED_AT", False),
         on={"account_id": "id"},
         description="Every setup, latest first.",
+    )
+    effective_policies: list[Annotated["EffectivePolicy", strawberry.lazy("server.policies.types")]] = to_many(
+        on={"account_id": "id"},
+        order=("level", "attached_at", "attachment_id"),
+        description=(
+            "The policies that reach the account: those of the tenancy, of its type, its own; oldest attachment first"
+            " in each. None reaches the management account."
+        ),
     )
     created_at: datetime
     created_by: Actor = embedded("created_by_")

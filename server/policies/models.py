@@ -131,6 +131,11 @@ class PolicyAttachment(_Refusable, Base):
         ),
         Index("ix_policy_attachment_account_type_id_policy_id", "account_type_id", "policy_id"),
         Index("ix_policy_attachment_account_id_policy_id", "account_id", "policy_id"),
+        Index(
+            "ix_policy_attachment_tenancy",
+            "tenancy_id",
+            postgresql_where=text("account_type_id IS NULL AND account_id IS NULL"),
+        ),
     )
 
     id: Mapped[NewId]
@@ -139,6 +144,35 @@ class PolicyAttachment(_Refusable, Base):
     account_type_id: Mapped[UUID | None]
     account_id: Mapped[UUID | None]
     state: Mapped[AttachmentState] = mapped_column(EnumText(AttachmentState), default=AttachmentState.PENDING)
+
+
+class Via(StrEnum):
+    """By which of its targets a policy reaches an account."""
+
+    TENANCY = "TENANCY"
+    ACCOUNT_TYPE = "ACCOUNT_TYPE"
+    ACCOUNT = "ACCOUNT"
+
+
+class EffectivePolicy(Base):
+    """A view: each attachment that reaches an account. The keys are those of the tables that it is made of."""
+
+    __tablename__ = "effective_policy"
+    __table_args__ = (
+        ForeignKeyConstraint(["policy_id"], ["policy.id"]),
+        ForeignKeyConstraint(["attachment_id"], ["policy_attachment.id"]),
+        {"info": {"view": True}},
+    )
+
+    account_id: Mapped[UUID] = mapped_column(primary_key=True)
+    attachment_id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenancy_id: Mapped[UUID]
+    policy_id: Mapped[UUID]
+    via: Mapped[Via] = mapped_column(EnumText(Via))
+    # From the root of the organization down, from 1.
+    level: Mapped[int]
+    state: Mapped[AttachmentState] = mapped_column(EnumText(AttachmentState))
+    attached_at: Mapped[datetime]
 
 
 class PolicyEvent(Base):

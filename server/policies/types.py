@@ -26,7 +26,7 @@ from server.planner.mapping import (
     to_one,
 )
 from server.policies import models
-from server.policies.models import AttachmentState, PolicyState
+from server.policies.models import AttachmentState, PolicyState, Via
 from server.tenancies.types import Tenancy
 
 expose(
@@ -46,6 +46,15 @@ expose(
     DETACHING="Still in force; being removed. `error` says why, where it has not worked so far.",
     FAILED="AWS has refused it; `error` says why.",
     DETACHED="Gone: in the attachment's last event of `policyRollout` alone.",
+)
+
+expose(
+    Via,
+    "By which of its targets a policy reaches an account.",
+    TENANCY="It is attached to the whole tenancy.",
+    ACCOUNT_TYPE="It is attached to the account's type.",
+    ACCOUNT="It is attached to the account itself.",
+    name="EffectivePolicyVia",
 )
 
 PolicyTarget = Annotated[
@@ -120,6 +129,15 @@ class PolicyAttachment(Node):
     error: RolloutError | None = embedded("error_", when="code", description="The error of the last attempt.")
     created_at: datetime
     created_by: Actor = embedded("created_by_")
+
+
+@strawberry.type(description="A policy that reaches an account, and the way by which it does.")
+@table(models.EffectivePolicy)
+class EffectivePolicy:
+    policy: Policy = to_one(on={"id": "policy_id"})
+    attachment: PolicyAttachment = to_one(on={"id": "attachment_id"})
+    via: Via
+    state: AttachmentState = strawberry.field(description="Of the attachment: in force when ACTIVE or DETACHING.")
 
 
 @strawberry.type(

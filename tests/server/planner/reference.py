@@ -184,6 +184,12 @@ class Reference:
                 every("setup", account_id=row["id"]), key=itemgetter("requested_at", "id"), default=None
             ),
             "Account.createdBy": lambda row, _: below("created_by_", row),
+            "Account.effectivePolicies": self._effective_policies,
+            "EffectivePolicy.policy": lambda row, _: one("policy", id=row["policy_id"]),
+            "EffectivePolicy.attachment": lambda row, _: row,
+            "EffectivePolicy.via": lambda row, _: (
+                "ACCOUNT" if row["account_id"] else "ACCOUNT_TYPE" if row["account_type_id"] else "TENANCY"
+            ),
             "AccountType.policies": self._policies,
             "AccountSetup.account": lambda row, _: one("account", id=row["account_id"]),
             "AccountSetup.stages": lambda row, _: sorted(every("stage", setup_id=row["id"]), key=by_position),
@@ -237,6 +243,15 @@ class Reference:
     def _has_tag(self, account: Row, key: str, value: str | None = None) -> bool:
         tags = self._all("tag", account_id=account["id"], key=key)
         return any(value in (None, tag["value"]) for tag in tags)
+
+    def _effective_policies(self, account: Row, _: None) -> list[Row]:
+        """The attachments that reach the account, from the tenancy down."""
+        if account["role"] == "MANAGEMENT":
+            return []
+        on_type = {"account_type_id": account["account_type_id"]}
+        ways = ({"account_type_id": None, "account_id": None}, on_type, {"account_id": account["id"]})
+        oldest = itemgetter("created_at", "id")
+        return [row for way in ways for row in sorted(self._all("policy_attachment", **way), key=oldest)]
 
     def _policies(self, type_: Row, _: None) -> list[Row]:
         attached = [each["policy_id"] for each in self._all("policy_attachment", account_type_id=type_["id"])]

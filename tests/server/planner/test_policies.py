@@ -80,3 +80,30 @@ async def test_policies_and_attachments_are_nodes(ours: Side, theirs: Side) -> N
         "node": {"__typename": "PolicyAttachment", "id": attachment, "target": {"__typename": "Account"}}
     }
     assert await theirs.ask(query, id=policy) == {"node": None}
+
+
+async def test_the_policies_that_reach_an_account_and_how(ours: Side) -> None:
+    query = """query($name: String!) { account(by: {name: $name}) {
+        effectivePolicies { via state policy { name } attachment { id target { __typename } } }
+    } }"""
+
+    async def reaching(name: str) -> list[tuple[str, str, str]]:
+        found = (await ours.ask(query, name=name))["account"]["effectivePolicies"]
+        ids = [encode("att", key) for key in ours.attachments]
+        assert {each["attachment"]["id"] for each in found} <= set(ids)
+        return [(each["via"], each["state"], each["policy"]["name"]) for each in found]
+
+    of_tenancy = ("TENANCY", "PENDING", FIRST)
+    assert await reaching("member 00") == [of_tenancy, ("ACCOUNT", "ACTIVE", FIRST), ("ACCOUNT", "ACTIVE", THIRD)]
+    of_type = [("ACCOUNT_TYPE", "ACTIVE", FIRST), ("ACCOUNT_TYPE", "ACTIVE", SECOND)]
+    assert await reaching("Member 01") == [of_tenancy, *of_type]
+    assert await reaching("Security") == [of_tenancy]
+    assert await reaching("Management") == []
+
+
+async def test_the_policies_that_reach_a_page_of_accounts_are_one_statement(ours: Side) -> None:
+    query = "{ accounts(first: 50) { nodes { name effectivePolicies { via policy { id } attachment { id } } } } }"
+    ours.reader.statements.clear()
+    accounts = (await ours.ask(query))["accounts"]["nodes"]
+    assert len(ours.reader.statements) == 1
+    assert {len(each["effectivePolicies"]) for each in accounts} == {0, 1, 3}
