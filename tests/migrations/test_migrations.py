@@ -15,14 +15,15 @@ from sqlalchemy import Connection, text
 from server.config import Settings
 from server.embedded.installation import as_environment
 from server.migrate import alembic_config, migrate
-from server.models import Base
+from server.models import Base, is_table
 from tests.migrations.arrange import counts, on_owner
 
 NEWEST = max(path.name for path in (Path(__file__).parents[2] / "migrations" / "versions").glob("0*.py"))[:4]
 
 
 def differences(connection: Connection) -> list[object]:
-    context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+    options = {"compare_server_default": True, "include_object": is_table}
+    context = MigrationContext.configure(connection, opts=options)
     return list(compare_metadata(context, Base.metadata))
 
 
