@@ -24,6 +24,7 @@ class Job(StrEnum):
     RUN_SETUP = "run_setup"
     CREATE_ORGANIZATIONAL_UNIT = "create_organizational_unit"
     ROLL_OUT_POLICY = "roll_out_policy"
+    GOVERN_ACCOUNTS = "govern_accounts"
 
 
 class Outbox(Base):

@@ -2,6 +2,7 @@
 
 from sqlalchemy.schema import SchemaItem
 
+from server.access.models import AccessGrant, AccountAccess, Group, Membership, User
 from server.account_types.models import AccountType
 from server.accounts.models import Account, Tag
 from server.assurance.models import CreateIntent, Event, EventCounter, Setup, Stage, StageDefinition
@@ -19,7 +20,9 @@ def is_table(declared: SchemaItem, *_: object) -> bool:
 
 
 __all__ = [
+    "AccessGrant",
     "Account",
+    "AccountAccess",
     "AccountType",
     "ApiToken",
     "Base",
@@ -27,7 +30,9 @@ __all__ = [
     "EffectivePolicy",
     "Event",
     "EventCounter",
+    "Group",
     "IdempotencyKey",
+    "Membership",
     "Outbox",
     "Policy",
     "PolicyAttachment",
@@ -38,5 +43,6 @@ __all__ = [
     "StageDefinition",
     "Tag",
     "Tenancy",
+    "User",
     "is_table",
 ]

@@ -3,6 +3,8 @@
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from server.access.mutations import AccessMutation
+from server.access.queries import AccessQuery
 from server.account_types.mutations import AccountTypeMutation
 from server.account_types.queries import AccountTypeQuery
 from server.accounts.queries import AccountQuery
@@ -23,14 +25,14 @@ from server.tenancies.queries import TenancyQuery
 
 
 @strawberry.type
-class Query(AssuranceQuery, PolicyQuery, AccountQuery, AccountTypeQuery, TenancyQuery, IdentityQuery):
+class Query(AssuranceQuery, AccessQuery, PolicyQuery, AccountQuery, AccountTypeQuery, TenancyQuery, IdentityQuery):
     node: Node | None = by_node_id(
         ids.parse, description="Any object by its id; null when there is none, an error when the text is not an id."
     )
 
 
 @strawberry.type
-class Mutation(AssuranceMutation, PolicyMutation, AccountTypeMutation):
+class Mutation(AssuranceMutation, AccessMutation, PolicyMutation, AccountTypeMutation):
     pass
 
 

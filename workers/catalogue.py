@@ -26,6 +26,7 @@ async def declare_stages(engine: AsyncEngine, stages: Sequence[Stage]) -> None:
             "controls": [asdict(control) for control in stage.controls],
             "permissions": list(stage.permissions),
             "roles": [role.value for role in stage.roles],
+            "governs": stage.governs,
         }
         for position, stage in enumerate(stages, start=1)
     ]

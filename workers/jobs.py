@@ -13,6 +13,7 @@ from workers.assurance.units import create_unit_of_type
 from workers.aws.errors import explain
 from workers.aws.session import Aws
 from workers.executor import Executor
+from workers.governance import begin_due_setups
 
 logger = logging.getLogger(__name__)
 
@@ -49,3 +50,9 @@ async def create_organizational_unit(ctx: dict[str, Any], account_type_id: str) 
         if refusal is None:
             raise
         logger.warning("account type %s has no OU yet: %s: %s", account_type_id, refusal.code, refusal.message)
+
+
+async def govern_accounts(ctx: dict[str, Any], tenancy_id: str) -> None:
+    """Begin setups of the first accounts whose governance is due, of whatever tenancy; the sweeper begins the rest."""
+    resources: Resources = ctx["resources"]
+    await begin_due_setups(resources.engine)

@@ -49,6 +49,7 @@ FUNCTIONS = {
     Job.RUN_SETUP: jobs.run_setup,
     Job.CREATE_ORGANIZATIONAL_UNIT: jobs.create_organizational_unit,
     Job.ROLL_OUT_POLICY: jobs.roll_out_policy,
+    Job.GOVERN_ACCOUNTS: jobs.govern_accounts,
 }
 # Apart from setups, so that no rollout waits behind fifty of them; AWS takes one change at a time anyway.
 CONCURRENT_ROLLOUTS = 10

@@ -12,6 +12,7 @@ from server.graphql.scalars import expose
 from server.planner.mapping import SortKey, Through, condition, connection, contains, table, to_many
 
 if TYPE_CHECKING:
+    from server.access.types import AccessGrant
     from server.accounts.types import Account
     from server.policies.types import Policy
 
@@ -36,6 +37,12 @@ class AccountType(Node):
         on={"id": "policy_id"},
         order=("name",),
         description="The policies attached to this type, by name.",
+    )
+    access: list[Annotated["AccessGrant", strawberry.lazy("server.access.types")]] = to_many(
+        on={"account_type_id": "id"},
+        where={"target": "ACCOUNT_TYPE"},
+        order=("group_name", "role"),
+        description="Which groups have which roles in its accounts, by the name of the group.",
     )
 
 

@@ -61,6 +61,9 @@ class Account(Base):
         Index("ix_account_tenancy_id_created_at_id", "tenancy_id", "created_at", "id"),
         Index("ix_account_tenancy_id_updated_at_id", "tenancy_id", "updated_at", "id"),
         Index("ix_account_account_type_id_created_at_id", "account_type_id", "created_at", "id"),
+        Index(
+            "ix_account_governance_due_at", "governance_due_at", postgresql_where=text("governance_due_at IS NOT NULL")
+        ),
         ForeignKeyConstraint(["tenancy_id", "account_type_id"], ["account_type.tenancy_id", "account_type.id"]),
     )
 
@@ -77,6 +80,8 @@ class Account(Base):
     account_type_id: Mapped[UUID]
     # The number of the account's newest event; raised in the transaction that writes the event, so numbers have no gap.
     last_seq: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    # Since when AWS may not be as governance wants the account; a setup that begins takes care of it, and clears this.
+    governance_due_at: Mapped[datetime | None]
     created_at: Mapped[Now]
     created_by_kind: Mapped[ActorKind] = mapped_column(EnumText(ActorKind))
     created_by_id: Mapped[UUID | None]

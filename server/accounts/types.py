@@ -27,6 +27,7 @@ from server.planner.mapping import (
 )
 
 if TYPE_CHECKING:
+    from server.access.types import AccessGrant
     from server.assurance.types import AccountSetup
     from server.policies.types import EffectivePolicy
 
@@ -109,6 +110,12 @@ class Account(Node):
             "The policies that reach the account: those of the tenancy, of its type, its own; oldest attachment first"
             " in each. None reaches the management account."
         ),
+    )
+    access: list[Annotated["AccessGrant", strawberry.lazy("server.access.types")]] = to_many(
+        on={"account_id": "id"},
+        where={"target": "ACCOUNT"},
+        order=("group_name", "role"),
+        description="Who can reach it, how, and why; by the name of the group.",
     )
     created_at: datetime
     created_by: Actor = embedded("created_by_")

@@ -17,6 +17,11 @@ class SetupKind(StrEnum):
     CREATE = "CREATE"
     ONBOARD = "ONBOARD"
     REASSURE = "REASSURE"
+    GOVERN = "GOVERN"
+
+
+# Setups without which an account is none: the account's status shows how they go.
+FIRST = (SetupKind.CREATE, SetupKind.ONBOARD)
 
 
 class SetupStatus(StrEnum):
@@ -66,6 +71,8 @@ class StageDefinition(Base):
     permissions: Mapped[list[str]] = mapped_column(ARRAY(Text()))
     # The account roles whose setups have this stage.
     roles: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    # Whether a setup of the kind GOVERN has it.
+    governs: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class Setup(Leased, Base):

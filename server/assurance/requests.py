@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.access.grants import forget_account, join_account_type
 from server.account_types.models import AccountType
 from server.accounts import service as accounts
 from server.accounts.models import Account, AccountRole
@@ -58,6 +59,7 @@ async def create_account(
         account = await accounts.add_account(
             session, actor, tenancy, account_type, name=name, alias=alias, email=email, tags=tags
         )
+        await join_account_type(session, account)
         await begin_setup(session, account, SetupKind.CREATE)
         return account.id
 
@@ -96,6 +98,8 @@ async def update_account(
     changed = await accounts.change_account(
         session, account, name=name, alias=alias, email=email, account_type=account_type, tags=tags
     )
+    if "account_type_id" in changed:
+        await join_account_type(session, account)
     aws_differs = bool(changed - {"tags"})
     if aws_differs and latest is not None and latest.status in LIVE:
         raise setup_in_progress(account)
@@ -148,6 +152,7 @@ async def cancel_account_setup(session: AsyncSession, tenancy_id: UUID, setup_id
             "setupId",
         )
     await cancel_setup(session, setup)
+    await forget_account(session, account)
     return account.id
 
 

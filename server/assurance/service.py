@@ -6,11 +6,12 @@ Every function works inside the caller's transaction. Locks are always taken in 
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.models import Account, AccountRole, AccountStatus
 from server.assurance.models import (
+    FIRST,
     LIVE,
     CreateIntent,
     Setup,
@@ -31,18 +32,20 @@ FOUNDATION_ROLES = (AccountRole.MANAGEMENT, AccountRole.SECURITY, AccountRole.LO
 async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) -> Setup:
     """Begin a setup of the account: its stages, its first event and the job that runs it.
 
+    What governance wants of the account is then no longer due. A GOVERN setup ends with what a setup that failed before
+    it left undone, as only the latest setup can be retried.
+
     Raises Refused: SETUP_IN_PROGRESS while another is live, NOT_READY when no worker has ever declared its stages.
     """
     latest = await lock_latest_setup(session, account.tenancy_id, account.id)
     if latest is not None and latest.status in LIVE:
         raise setup_in_progress(account)
-    definitions = (
-        await session.scalars(
-            select(StageDefinition)
-            .where(StageDefinition.roles.contains([account.role.value]))
-            .order_by(StageDefinition.position)
-        )
-    ).all()
+    wanted = select(StageDefinition).where(StageDefinition.roles.contains([account.role.value]))
+    if kind is SetupKind.GOVERN:
+        undone = [] if latest is None or latest.status is not SetupStatus.FAILED else await _undone(session, latest)
+        wanted = wanted.where(or_(StageDefinition.governs, StageDefinition.name.in_(undone)))
+        wanted = wanted.order_by(StageDefinition.governs.desc())
+    definitions = (await session.scalars(wanted.order_by(StageDefinition.position))).all()
     if not definitions:
         raise refuse(
             UserErrorCode.NOT_READY,
@@ -63,9 +66,20 @@ async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) 
         for position, definition in enumerate(definitions, start=1)
     )
     await session.flush()
+    await session.execute(
+        update(Account)
+        .where(Account.id == account.id, Account.governance_due_at.is_not(None))
+        .values(governance_due_at=None, updated_at=Account.updated_at)
+        .execution_options(synchronize_session=False)
+    )
     await record_event(session, setup)
     await enqueue(session, setup.tenancy_id, Job.RUN_SETUP, setup.id)
     return setup
+
+
+async def _undone(session: AsyncSession, setup: Setup) -> list[str]:
+    over = (StageStatus.COMPLETED, StageStatus.SKIPPED)
+    return [name for name, stage in (await _stages(session, setup.id)).items() if stage.status not in over]
 
 
 def setup_in_progress(account: Account) -> Refused:
@@ -167,7 +181,8 @@ async def complete_stage(session: AsyncSession, setup: Setup, position: int) -> 
     )
     if unfinished == 0:
         await _finish(session, setup, SetupStatus.COMPLETED)
-        await _set_account_status(session, setup, AccountStatus.ACTIVE)
+        if setup.kind is not SetupKind.GOVERN:
+            await _set_account_status(session, setup, AccountStatus.ACTIVE)
         await _open_tenancy(session, setup.tenancy_id)
     await record_event(session, setup, position)
     return unfinished == 0
@@ -185,7 +200,7 @@ async def fail_stage(session: AsyncSession, setup: Setup, position: int, error: 
         **error.columns,
     )
     await _finish(session, setup, SetupStatus.FAILED)
-    if setup.kind is not SetupKind.REASSURE:
+    if setup.kind in FIRST:
         await _set_account_status(session, setup, AccountStatus.ERROR)
     await record_event(session, setup, position)
 
@@ -254,7 +269,7 @@ async def retry_setup(session: AsyncSession, account: Account, stage_name: str |
     setup.finished_at = setup.lease_owner = setup.lease_until = None
     setup.next_attempt_at = (await session.execute(select(func.now()))).scalar_one()
     setup.hint_number += 1
-    if setup.kind is not SetupKind.REASSURE:
+    if setup.kind in FIRST:
         await _set_account_status(session, setup, AccountStatus.INITIALIZING)
     await record_event(session, setup, failed[0].position)
     await enqueue(

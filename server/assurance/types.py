@@ -20,6 +20,7 @@ expose(
     CREATE="To create an account and harden it.",
     ONBOARD="To harden an account that existed before.",
     REASSURE="To check and harden an account once more.",
+    GOVERN="To bring access in line; what the setup before it left undone follows.",
 )
 expose(
     SetupStatus,
@@ -97,7 +98,7 @@ class SetupEvent:
     sequence: int = strawberry.field(description="1, 2, 3... for each account, without a gap.")
     at: datetime
     account: Account = snapshot(
-        "account", description="As it was; its `accountType`, `tags`, `setup` and `setups` are those of now."
+        "account", description="As it was; its `accountType`, `tags`, `setup`, `setups` and `access` are those of now."
     )
     setup: AccountSetup | None = snapshot(
         "setup",
@@ -127,7 +128,7 @@ class AccountChange:
     sequence: int = strawberry.field(description="1, 2, 3... for each account, without a gap; as in `accountSetup`.")
     at: datetime
     account: Account = snapshot(
-        "account", description="As it was; its `accountType`, `tags`, `setup` and `setups` are those of now."
+        "account", description="As it was; its `accountType`, `tags`, `setup`, `setups` and `access` are those of now."
     )
     matches: bool = matches(
         accounts.Account,
@@ -151,3 +152,4 @@ class StageDefinition:
     controls: list[Control] = elements("controls", description="What it brings an account in line with.")
     permissions: list[str] = strawberry.field(description="The AWS permissions it needs, as IAM actions.")
     roles: list[AccountRole] = strawberry.field(description="The roles of accounts whose setups have it.")
+    governs: bool = strawberry.field(description="Whether a setup of the kind GOVERN has it.")

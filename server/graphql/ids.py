@@ -12,6 +12,8 @@ PREFIXES = {
     "att": "a policy attachment",
     "set": "an account setup",
     "tok": "an API token",
+    "grp": "a group",
+    "usr": "a user",
 }
 _FORM = re.compile(r"([a-z]{3})_([0-9a-f]{32})")
 

@@ -255,10 +255,15 @@ def to_one(
 
 
 def to_many(
-    *, on: On | None = None, order: tuple[str, ...], through: Through | None = None, description: str | None = None
+    *,
+    on: On | None = None,
+    where: On | None = None,
+    order: tuple[str, ...],
+    through: Through | None = None,
+    description: str | None = None,
 ) -> Any:
-    """All related rows by `order`; for lists that stay short."""
-    return _field(ToMany(on or {}, order=order, through=through), description)
+    """All related rows by `order`; for lists that stay short. `where` compares columns with constants."""
+    return _field(ToMany(on or {}, where or {}, order, through), description)
 
 
 def one_of_types(on: Mapping[Any, On], *, description: str | None = None) -> Any:

@@ -37,6 +37,22 @@ DEFAULT_REGIONS = (
     "us-west-2",
 )
 
+# botocore, endpoints.json: what the names of a partition's Regions begin with; all others are of the partition `aws`.
+PARTITIONS = {
+    "cn-": "aws-cn",
+    "us-gov-": "aws-us-gov",
+    "us-iso-": "aws-iso",
+    "us-isob-": "aws-iso-b",
+    "eu-isoe-": "aws-iso-e",
+    "us-isof-": "aws-iso-f",
+    "eusc-": "aws-eusc",
+}
+
+
+def partition(region: str) -> str:
+    """The partition of a Region, the second part of every ARN there."""
+    return next((name for start, name in PARTITIONS.items() if region.startswith(start)), "aws")
+
 
 async def create_tenancy(
     session: AsyncSession,

@@ -10,6 +10,7 @@ from server.account_types.models import AccountType
 from server.accounts.models import AccountRole, AccountStatus
 from server.assurance.models import SetupStatus
 from server.database import transaction
+from tests.workers.access import use_every_call
 from tests.workers.proxies import answer, lose_answer, refuse
 from tests.workers.world import BY_NAME, World, writes
 from workers.assurance.run import Run
@@ -24,6 +25,7 @@ INFRASTRUCTURE = {
     "foundation_accounts",
     "create_account",
     "assume_role",
+    "access",
 }
 MEMBER_STAGES = [stage.name for stage in STAGES if stage.roles == MEMBERS]
 HARDENING = ["account_details", "iam_baseline", "s3_public_access", "ebs_encryption", "instance_metadata"]
@@ -249,7 +251,7 @@ async def test_access_that_is_denied_in_a_new_account_is_waited_for(world: World
 
 
 async def test_every_permission_is_declared_and_used(world: World, hardened: UUID, team: UUID) -> None:
-    """Over a bootstrap, an account, a rename, a change of type and a lost answer: what was called is what is declared.
+    """Over a bootstrap, an account, its changes, a lost answer and access: what was called is what is declared.
 
     Tests that ran before this one have recorded most of it; what is missing is done here, so that it passes alone.
     """
@@ -266,5 +268,6 @@ async def test_every_permission_is_declared_and_used(world: World, hardened: UUI
         with pytest.raises(StageStopped):
             await world.assure(run, "create_account")
         await world.assure(run, "create_account")
+    await use_every_call(world)
     for stage in STAGES:
         assert world.used[stage.name] == set(stage.permissions) - set(stage.implied_permissions), stage.name

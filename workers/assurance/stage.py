@@ -60,6 +60,8 @@ class Stage:
     apply: Callable[[Run], Awaitable[None]]
     controls: tuple[Control, ...] = ()
     roles: tuple[AccountRole, ...] = MEMBERS
+    # Whether a setup that only brings the account's governance in line has it.
+    governs: bool = False
     # Those of the permissions that AWS asks for on the way of another action, without a call of ours.
     implied_permissions: tuple[str, ...] = ()
 

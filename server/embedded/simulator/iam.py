@@ -14,7 +14,8 @@ from server.embedded.simulator.registry import registry
 
 AWS_POLICIES = (
     *("AdministratorAccess", "AWSCloudShellFullAccess", "AWSSupportAccess", "AWS_ConfigRole", "Billing"),
-    *("IAMUserChangePassword", "PowerUserAccess", "ReadOnlyAccess", "SecurityAudit", "ViewOnlyAccess"),
+    *("IAMUserChangePassword", "PowerUserAccess", "ReadOnlyAccess", "SecurityAudit", "SystemAdministrator"),
+    *("ViewOnlyAccess",),
 )
 ALIAS = re.compile(r"[a-z0-9]([a-z0-9]|-(?!-)){1,61}[a-z0-9]")
 # An alias of this form would pass for an account's number.

@@ -36,11 +36,20 @@ TYPES = {
     "setup": "AccountSetup",
     "policy": "Policy",
     "policy_attachment": "PolicyAttachment",
+    "user_group": "Group",
+    "person": "User",
 }
-NODES = dict(zip(("ten", "acc", "typ", "set", "pol", "att"), TYPES, strict=True))
+NODES = dict(zip(("ten", "acc", "typ", "set", "pol", "att", "grp", "usr"), TYPES, strict=True))
 PREFIXES = {**{TYPES[table]: prefix for prefix, table in NODES.items()}, "Actor": "tok", "Viewer": "tok"}
 TABLES = (*TYPES, "tag", "stage", "stage_definition", "api_token", "event_counter", "policy_version")
-LOOKUPS = {"Query.account": "acc", "Query.accountType": "typ", "Query.policy": "pol"}
+TABLES += ("group_membership", "access_grant", "account_access")
+LOOKUPS = {
+    "Query.account": "acc",
+    "Query.accountType": "typ",
+    "Query.policy": "pol",
+    "Query.group": "grp",
+    "Query.user": "usr",
+}
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -60,6 +69,8 @@ LISTINGS = {
     "Query.accounts": Listing("account", NEWEST, searched=("name", "email", "alias", "aws_account_id")),
     "Query.accountTypes": Listing("account_type", BY_NAME, searched=("name",)),
     "Query.policies": Listing("policy", BY_NAME, searched=("name", "description")),
+    "Query.groups": Listing("user_group", BY_NAME, searched=("name",)),
+    "Query.users": Listing("person", BY_NAME, searched=("name", "email")),
     "AccountType.accounts": Listing("account", NEWEST, parent="account_type_id"),
     "Account.setups": Listing("setup", {"field": "REQUESTED_AT", "direction": "DESC"}, parent="account_id"),
 }
@@ -207,6 +218,22 @@ class Reference:
             "PolicyAttachment.target": lambda row, _: (
                 one("account", id=row["account_id"]) or one("account_type", id=row["account_type_id"]) or one("tenancy")
             ),
+            "Group.members": lambda row, _: self._through("group_id", row, "user_id", "person"),
+            "User.groups": lambda row, _: self._through("user_id", row, "group_id", "user_group"),
+            "Group.access": lambda row, _: sorted(
+                every("access_grant", group_id=row["id"]), key=itemgetter("account_type_id", "role")
+            ),
+            "AccountType.access": lambda row, _: self._by_group(every("access_grant", account_type_id=row["id"])),
+            "Account.access": lambda row, _: self._by_group(every("account_access", account_id=row["id"])),
+            "AccessGrant.group": lambda row, _: one("user_group", id=row["group_id"]),
+            "AccessGrant.accountType": lambda row, _: one("account_type", id=row["account_type_id"]),
+            "AccessGrant.roleName": lambda row, _: "-".join(
+                ("freehold", row["role"].lower(), *(each["slug"] for each in every("user_group", id=row["group_id"])))
+            ),
+            "AccessGrant.applyToNewAccounts": lambda row, _: self._grant(row).get("apply_to_new_accounts"),
+            "AccessGrant.state": lambda row, _: row.get("state") or self._state(row),
+            "AccessGrant.reason": lambda row, _: self._reason(row),
+            "AccessGrant.error": lambda row, _: row.get("error"),
         }
 
     def _error(self, row: Row, _: Any) -> Row | None:
@@ -220,8 +247,8 @@ class Reference:
 
     def _lookup(self, table: str, _: Row, by: tuple[str, Any]) -> Row | None:
         name, value = by
-        if name == "name":
-            found = (row for row in self._all(table) if lower(row["name"]) == lower(value))
+        if name in ("name", "email"):
+            found = (row for row in self._all(table) if lower(row[name]) == lower(value))
             return next((row for row in found if row.get("status") != "CANCELLED"), None)
         return self._one(table, **{snake_case(name): value})
 
@@ -256,6 +283,40 @@ class Reference:
     def _policies(self, type_: Row, _: None) -> list[Row]:
         attached = [each["policy_id"] for each in self._all("policy_attachment", account_type_id=type_["id"])]
         return sorted((row for row in self._all("policy") if row["id"] in attached), key=itemgetter("name"))
+
+    def _through(self, mine: str, row: Row, theirs: str, table: str) -> list[Row]:
+        keys = [each[theirs] for each in self._all("group_membership", **{mine: row["id"]})]
+        return sorted((each for each in self._all(table) if each["id"] in keys), key=itemgetter("name", "id"))
+
+    def _by_group(self, rows: Iterable[Row]) -> list[Row]:
+        names = {group["id"]: group["name"] for group in self._all("user_group")}
+        return sorted(rows, key=lambda row: (names[row["group_id"]], row["role"]))
+
+    def _grant(self, row: Row) -> Row:
+        key = {name: row[name] for name in ("account_type_id", "group_id", "role")}
+        return self._one("access_grant", **key) or {}
+
+    def _state(self, grant: Row) -> str:
+        key = {name: grant[name] for name in ("account_type_id", "group_id", "role")}
+        states = {row["state"] for row in self._all("account_access", **key)}
+        return next((state for state in ("FAILED", "PENDING") if state in states), "ACTIVE")
+
+    def _reason(self, row: Row) -> str:
+        type_ = self._one("account_type", id=row["account_type_id"])
+        assert type_ is not None
+        on = f"on the account type {type_['name']}"
+        match row.get("cause"):
+            case "GRANTED":
+                return f"Granted {on} when the account was in it."
+            case "JOINED":
+                return f"Granted {on}, which the account joined later."
+            case "REVOKED":
+                return f"Was revoked {on}; the role is being removed."
+            case "LEFT":
+                return f"The account has left the account type {type_['name']}; the role is being removed."
+        if row["apply_to_new_accounts"]:
+            return f"Granted {on} and to accounts that join it."
+        return f"Granted {on} to the accounts of then, not to those that join it."
 
 
 def check_selection(schema: GraphQLSchema, document: DocumentNode, given: Arguments, name: str | None) -> None:

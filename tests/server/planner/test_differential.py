@@ -24,6 +24,8 @@ LISTS: dict[str, Sequence[str]] = {
     "accounts": ("NAME", "CREATED_AT", "UPDATED_AT"),
     "accountTypes": ("NAME", "CREATED_AT"),
     "policies": ("NAME", "CREATED_AT"),
+    "groups": ("NAME", "CREATED_AT"),
+    "users": ("NAME", "CREATED_AT"),
 }
 
 
@@ -60,6 +62,8 @@ async def values(ours: Side, theirs: Side) -> dict[str, Sequence[Any]]:
         *(encode("set", key) for key in ours.setups[:3]),
         *(encode("pol", key) for key in ours.policies.values()),
         *(encode("att", key) for key in ours.attachments),
+        *(encode("grp", key) for key in ours.groups.values()),
+        *(encode("usr", key) for key in list(ours.users.values())[:2]),
         encode("ten", ours.tenancy),
     ]
     wrong = [encode("tok", ours.token), "acc_1"]
@@ -78,6 +82,10 @@ async def values(ours: Side, theirs: Side) -> dict[str, Sequence[Any]]:
         "AccountBy.awsAccountId": ["000000000003", "000000000005", "nothing", "\0"],
         "AccountTypeBy.name": [*ours.types, "GENERAL", "none"],
         "PolicyBy.name": [*ours.policies, "none"],
+        "GroupBy.id": [*(encode("grp", key) for key in ours.groups.values()), encode("grp", theirs.groups["Platform"])],
+        "GroupBy.name": [*ours.groups, "PLATFORM", "none"],
+        "UserBy.id": [encode("usr", key) for key in ours.users.values()],
+        "UserBy.email": [*ours.users, "USER1@EXAMPLE.COM", "nobody@example.com"],
         "TagFilter.key": ["team", "stage", "team", "stage", "hostile", "none", *HOSTILE[:3]],
         "TagFilter.value": [None, None, "t0", "t1", "prod", "", *HOSTILE[:3]],
     }

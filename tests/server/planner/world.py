@@ -32,6 +32,7 @@ HOSTILE = (
     "</script><!--",
     ":name @name ?",
 )
+GROUPS = ("Platform", 'it\'s \\ "quoted"', "empty")
 POLICIES = ("Deny leaving", 'a "quoted" \\ policy', "Größe", "nowhere")
 DOCUMENT = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": ["é:Go", 'o"dd'], "Resource": "*"}]}
 CONTROLS = [
@@ -67,6 +68,9 @@ class Side:
     setups: list[UUID] = field(default_factory=list)
     policies: dict[str, UUID] = field(default_factory=dict)
     attachments: list[UUID] = field(default_factory=list)
+    groups: dict[str, UUID] = field(default_factory=dict)
+    # By e-mail.
+    users: dict[str, UUID] = field(default_factory=dict)
 
     @property
     def context(self) -> Context:
@@ -169,6 +173,8 @@ async def _side(owner: Connection, reader: CountingReader, uncounted: Reader, na
         await _account(owner, side, 20 + number, text, "Sandbox", alias=text, tags={"hostile": text, text: ""})
     await _setups(owner, side)
     await _policies(owner, side)
+    await _groups(owner, side)
+    await _access(owner, side)
     return side
 
 
@@ -295,3 +301,58 @@ async def _policies(owner: Connection, side: Side) -> None:
                 None if number else "Throttling",
             )
         )
+
+
+async def _groups(owner: Connection, side: Side) -> None:
+    """Two groups that have a member in common, and one that has none."""
+    for number, name in enumerate(GROUPS):
+        side.groups[name] = await owner.fetchval(
+            "INSERT INTO user_group (tenancy_id, name, slug, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
+            side.tenancy,
+            name,
+            f"group-{number}",
+            START - timedelta(days=number),
+        )
+    for number, name in enumerate(("Ann", "ann", HOSTILE[1], "Ann")):
+        email = f"User{number}@example.com"
+        side.users[email] = await owner.fetchval(
+            "INSERT INTO person (tenancy_id, name, email, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
+            side.tenancy,
+            name,
+            email,
+            START + timedelta(days=number // 2),
+        )
+    first, second, _ = side.groups.values()
+    users = list(side.users.values())
+    await owner.executemany(
+        "INSERT INTO group_membership (tenancy_id, group_id, user_id) VALUES ($1, $2, $3)",
+        [(side.tenancy, first, user) for user in users[:3]] + [(side.tenancy, second, user) for user in users[2:]],
+    )
+
+
+async def _access(owner: Connection, side: Side) -> None:
+    """Grants in every state that their accounts can bring them to, and accounts with every reason."""
+    first, second, _ = side.groups.values()
+    general, sandbox = side.types["general"], side.types["Sandbox"]
+    await owner.executemany(
+        "INSERT INTO access_grant (tenancy_id, account_type_id, group_id, role, managed_policy_arn,"
+        " apply_to_new_accounts) VALUES ($1, $2, $3, $4, $5, $6)",
+        [
+            (side.tenancy, general, first, "ADMIN", "arn:aws:iam::aws:policy/AdministratorAccess", True),
+            (side.tenancy, general, first, "READONLY", "arn:aws:iam::{account}:policy/Look", False),
+            (side.tenancy, general, second, "DEVELOPER", "arn:aws:iam::aws:policy/PowerUserAccess", True),
+            (side.tenancy, sandbox, first, "ADMIN", "arn:aws:iam::aws:policy/AdministratorAccess", True),
+        ],
+    )
+    one, two = (side.accounts[name] for name in ("member 00", "Member 01"))
+    await owner.executemany(
+        "INSERT INTO account_access (tenancy_id, account_id, account_type_id, group_id, role, managed_policy_arn,"
+        " cause, state, error) VALUES ($1, $2, $3, $4, $5, 'arn:aws:iam::aws:policy/ReadOnlyAccess', $6, $7, $8)",
+        [
+            (side.tenancy, one, sandbox, first, "ADMIN", "GRANTED", "ACTIVE", None),
+            (side.tenancy, one, general, first, "READONLY", "LEFT", "REMOVING", None),
+            (side.tenancy, one, sandbox, second, "READONLY", "REVOKED", "REMOVING", None),
+            (side.tenancy, two, general, second, "DEVELOPER", "GRANTED", "PENDING", None),
+            (side.tenancy, two, general, first, "READONLY", "JOINED", "FAILED", HOSTILE[1]),
+        ],
+    )

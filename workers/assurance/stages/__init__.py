@@ -2,6 +2,7 @@
 
 from workers.assurance.stage import Stage
 from workers.assurance.stages import (
+    access,
     account_details,
     assume_role,
     create_account,
@@ -31,4 +32,6 @@ STAGES: tuple[Stage, ...] = (
     s3_public_access.STAGE,
     ebs_encryption.STAGE,
     instance_metadata.STAGE,
+    # Last: nobody is let into an account that is not hardened.
+    access.STAGE,
 )
