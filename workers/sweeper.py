@@ -21,6 +21,7 @@ from server.jobs import Job, Outbox, enqueue
 from server.outages import Outage
 from server.tenancies.models import Tenancy
 from workers.executor import Executor
+from workers.governance import begin_due_setups
 
 TICK_SECONDS = 0.75
 BATCH = 200
@@ -37,6 +38,7 @@ async def sweep_forever(engine: AsyncEngine, *executors: Executor[Any]) -> None:
         try:
             for executor in executors:
                 await take_due(engine, executor)
+            await begin_due_setups(engine)
             async with transaction(engine) as session:
                 await wake_missing_units(session)
                 await forget_expired(session)

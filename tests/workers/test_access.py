@@ -18,12 +18,14 @@ from server.assurance.service import fail_stage
 from server.database import transaction
 from server.leases import StageError, StageErrorClass
 from server.tenancies.service import partition
+from tests.server.waiting import until
 from tests.workers.access import ANYTHING, READ_ONLY, begin, change, group, roles, rows, states, tamper
 from tests.workers.proxies import Held
 from tests.workers.world import World, writes
 from workers.assurance.runner import Runner
 from workers.assurance.stages import STAGES
 from workers.governance import begin_due_setups
+from workers.main import working
 
 ADMIN, DEVELOPER, READONLY = AccessRole
 
@@ -265,6 +267,23 @@ async def test_one_setup_begins_for_an_account_that_is_due_and_none_beside_a_liv
     assert (setup.kind, setup.status) == (SetupKind.GOVERN, SetupStatus.PENDING)
     assert (await world.account(reached)).governance_due_at is None
     await world.complete(setup.id)
+
+
+async def test_a_change_of_access_reaches_aws_by_itself(world: World, kind: UUID, reached: UUID) -> None:
+    made = await group(world, "By itself")
+
+    async def granted() -> bool:
+        return await states(world, reached) == {"READONLY": ("GRANTED", "ACTIVE")}
+
+    async def revoked() -> bool:
+        return await states(world, reached) == {}
+
+    async with working(world.settings):
+        await change(world, kind, Grant(made.id, READONLY))
+        await until(granted, within=20)
+        await change(world, kind, revoke=(Revocation(made.id),))
+        await until(revoked, within=20)
+        await world.until((await world.setup_of(reached)).id, SetupStatus.COMPLETED)
 
 
 def test_the_partition_of_every_region_is_known() -> None:
