@@ -300,7 +300,8 @@ def _checked(grants: Sequence[Grant], region: str) -> dict[Key, Grant]:
         if key in checked:
             message = f"The role {grant.role} is granted to this group twice."
             errors.append(UserError(UserErrorCode.VALIDATION, message, (*where, "role")))
-        arn = grant.managed_policy_arn or f"arn:{partition(region)}:iam::aws:policy/{POLICIES[grant.role]}"
+        default = f"arn:{partition(region)}:iam::aws:policy/{POLICIES[grant.role]}"
+        arn = default if grant.managed_policy_arn is None else grant.managed_policy_arn
         match = POLICY_ARN.fullmatch(arn)
         if match is None or len(arn) > POLICY_ARN_LENGTH or match["partition"] != partition(region):
             message = (
