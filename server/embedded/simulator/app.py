@@ -114,6 +114,8 @@ class Simulator:
 def _restored(key: Key, backend: BaseBackend) -> None:
     if isinstance(backend, Organizations):
         remember_members(backend)
+    if isinstance(backend, iam.Iam):
+        backend.add_new_policies()
 
 
 def _note_actions(actions: list[str]) -> None:

@@ -40,6 +40,13 @@ class Iam(IAMBackend):
             version.document = documents[f"policy/{name}"]
         return policy
 
+    def add_new_policies(self) -> None:
+        """Give an account that an earlier version kept those of AWS's policies that it did not know."""
+        known = {policy.name for policy in self.aws_managed_policies}
+        added = [self._aws_policy(name) for name in AWS_POLICIES if name not in known]
+        self.aws_managed_policies += added
+        self.managed_policies.update({policy.arn: policy for policy in added})
+
     def create_account_alias(self, alias: str) -> None:
         if not ALIAS.fullmatch(alias) or ACCOUNT_NUMBER.fullmatch(alias):
             raise Refusal(
