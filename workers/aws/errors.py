@@ -171,6 +171,12 @@ MEANINGS: Mapping[str, Meaning] = {
         "AWS wants contact details on the management account before it creates accounts. Add them there and {retry}.",
     ),
     "ORGANIZATION_NOT_IN_ALL_FEATURES_MODE": _NOT_ALL_FEATURES,
+    # IAM's, of what an account may hold.
+    "LimitExceeded": Meaning(
+        NEEDS_PERSON,
+        "The account holds as much as AWS allows it. Delete there what is not needed, or ask AWS Support for a higher "
+        "limit, and retry the setup. AWS says of {operation}: {detail}",
+    ),
     "OU_NUMBER_LIMIT_EXCEEDED": Meaning(
         NEEDS_PERSON,
         "The organization has as many organizational units as AWS allows. Delete account types that are not needed, "
