@@ -4,6 +4,7 @@ import json
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import select
 
 from server.access.grants import Grant, Revocation, set_account_type_access
@@ -13,6 +14,7 @@ from server.assurance.governance import govern
 from server.database import transaction
 from tests.workers.world import World
 from workers.assurance.run import Run
+from workers.assurance.stage import StageStopped
 from workers.assurance.stages.access import PATH
 
 READ_ONLY = "arn:aws:iam::aws:policy/ReadOnlyAccess"
@@ -97,4 +99,8 @@ async def use_every_call(world: World) -> None:
         await world.assure(run, "access")
         await tamper(run, f"freehold-readonly-{made.slug}")
         await world.assure(run, "access")
+        await change(world, type_id, Grant(made.id, AccessRole.ADMIN, "arn:aws:iam::{account}:policy/Lacking"))
+        with pytest.raises(StageStopped):
+            await world.assure(run, "access")
+    await change(world, type_id, revoke=(Revocation(made.id),))
     await world.complete(setup_id)

@@ -20,7 +20,7 @@ from server.leases import StageError, StageErrorClass
 from server.tenancies.service import partition
 from tests.server.waiting import until
 from tests.workers.access import ANYTHING, READ_ONLY, begin, change, group, roles, rows, states, tamper
-from tests.workers.proxies import Held
+from tests.workers.proxies import Held, refuse
 from tests.workers.world import World, writes
 from workers.assurance.runner import Runner
 from workers.assurance.stages import STAGES
@@ -135,6 +135,21 @@ async def test_a_policy_that_an_account_lacks_fails_that_role_alone(world: World
     await world.complete(setup_id)
     assert (await roles(world, reached))[f"freehold-developer-{made.slug}"]["policies"] == [answer["Policy"].get("Arn")]
     assert await states(world, reached) == dict.fromkeys(("DEVELOPER", "READONLY"), ("GRANTED", "ACTIVE"))
+    await change(world, kind, revoke=(Revocation(made.id),))
+    await settle(world, reached)
+
+
+async def test_a_role_that_iam_does_not_show_yet_is_tried_again(world: World, kind: UUID, reached: UUID) -> None:
+    made = await group(world, "Not seen yet")
+    await change(world, kind, Grant(made.id, READONLY))
+    setup_id = await begin(world, reached)
+    world.proxy.fail("AttachRolePolicy", refuse("NoSuchEntity", 404))
+    assert (await world.run(setup_id)).status is SetupStatus.WAITING
+    assert (await world.stages(setup_id))["access"].error_code == "NoSuchEntity"
+    assert await states(world, reached) == {"READONLY": ("GRANTED", "PENDING")}
+    await world.make_due(setup_id)
+    await world.complete(setup_id)
+    assert await states(world, reached) == {"READONLY": ("GRANTED", "ACTIVE")}
     await change(world, kind, revoke=(Revocation(made.id),))
     await settle(world, reached)
 

@@ -16,7 +16,7 @@ from server.access.models import AccessRole, AccessState, AccountAccess, Group
 from server.accounts.models import Account, AccountRole
 from server.leases import StageError, StageErrorClass
 from workers.assurance.run import Run
-from workers.assurance.stage import Finding, Stage, StageStopped, finding
+from workers.assurance.stage import Finding, Stage, StageStopped, finding, wait
 
 if TYPE_CHECKING:
     from types_aiobotocore_iam import IAMClient
@@ -26,6 +26,8 @@ PATH = "/freehold/"
 ROLE_NAME_LENGTH = 64
 DESCRIPTION = "Made by Freehold for a group of users; what is changed here is changed back."
 SESSION_SECONDS = 3600
+# IAM User Guide, "Troubleshoot IAM": changes are not seen everywhere at once.
+NOT_SEEN = "IAM does not show a role that it has listed or made; Freehold tries again by itself."
 ACCOUNT = "{account}"
 
 
@@ -65,15 +67,18 @@ async def apply(run: Run) -> None:
     async with run.member("iam") as iam:
         present = await _names(iam)
         # First of all those who should not be there are kept out.
-        for name in sorted(present - {each.name for each in wanted}):
-            await _delete(iam, name)
-        for each in wanted:
-            await _make(iam, each, is_new=each.name not in present)
-            if not await _attach(iam, each):
-                refused[each.name] = (
-                    f"The account has no managed policy {each.policy_arn}. Create it there, or grant the group another "
-                    "policy, and retry the setup."
-                )
+        try:
+            for name in sorted(present - {each.name for each in wanted}):
+                await _delete(iam, name)
+            for each in wanted:
+                await _make(iam, each, is_new=each.name not in present)
+                if not await _attach(iam, each):
+                    refused[each.name] = (
+                        f"The account has no managed policy {each.policy_arn}. Create it there, or grant the group "
+                        "another policy, and retry the setup."
+                    )
+        except iam.exceptions.NoSuchEntityException as error:
+            raise wait("NoSuchEntity", NOT_SEEN) from error
     await _note(run, wanted, refused)
     if refused:
         raise StageStopped(StageError("NoSuchEntity", " ".join(refused.values()), StageErrorClass.NEEDS_PERSON))
@@ -169,7 +174,10 @@ async def _names(iam: "IAMClient") -> set[str]:
 
 async def _faults(iam: "IAMClient", wanted: Wanted) -> list[str]:
     """What is wrong with a role that is there."""
-    role = (await iam.get_role(RoleName=wanted.name))["Role"]
+    try:
+        role = (await iam.get_role(RoleName=wanted.name))["Role"]
+    except iam.exceptions.NoSuchEntityException:
+        return ["there is none"]
     tags = {tag["Key"]: tag["Value"] for tag in role.get("Tags", ())}
     faults = []
     if role.get("AssumeRolePolicyDocument") != wanted.trust:
@@ -215,6 +223,17 @@ async def _attach(iam: "IAMClient", wanted: Wanted) -> bool:
     try:
         await iam.attach_role_policy(RoleName=wanted.name, PolicyArn=wanted.policy_arn)
     except iam.exceptions.NoSuchEntityException:
+        # Of which of the two AWS says only in words.
+        if await _exists(iam, wanted.policy_arn):
+            raise
+        return False
+    return True
+
+
+async def _exists(iam: "IAMClient", policy_arn: str) -> bool:
+    try:
+        await iam.get_policy(PolicyArn=policy_arn)
+    except iam.exceptions.NoSuchEntityException:
         return False
     return True
 
@@ -254,6 +273,7 @@ STAGE = Stage(
         "iam:DeleteRole",
         "iam:DeleteRolePolicy",
         "iam:DetachRolePolicy",
+        "iam:GetPolicy",
         "iam:GetRole",
         "iam:ListAttachedRolePolicies",
         "iam:ListInstanceProfilesForRole",
