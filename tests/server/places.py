@@ -40,7 +40,9 @@ def nested(definition: Any, path: Sequence[str], value: object) -> object:
             **{name: nested(field, [], "x") for name, field in required.items()},
             **({path[0]: nested(named.fields[path[0]], path[1:], value)} if path else {}),
         }
+    elif is_enum_type(named):
+        filled = next(iter(named.values))
     else:
-        filled = value
+        filled = value if named.name in TEXTS else True
     nullable = definition.type.of_type if is_non_null_type(definition.type) else definition.type
     return [filled] if is_list_type(nullable) else filled

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -114,7 +114,7 @@ async def test_an_account_that_joins_gets_what_is_for_new_accounts_and_one_that_
 
 
 def refused() -> list[tuple[dict[str, Any], str, list[str]]]:
-    nobody, type_ = encode("grp", uuid4()), encode("typ", uuid4())
+    nobody, type_ = encode("grp", UUID(int=1)), encode("typ", UUID(int=1))
     where = ["grants", "0", "managedPolicyArn"]
     arns = (
         "",

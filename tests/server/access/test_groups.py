@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import httpx
 import pytest
@@ -75,9 +75,9 @@ REFUSED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("createGroup", {"name": "TAKEN"}, "NAME_IN_USE", ["name"]),
     ("updateGroup", {"groupId": "other", "name": "taken"}, "NAME_IN_USE", ["name"]),
     ("updateGroup", {"groupId": "other", "name": ""}, "VALIDATION", ["name"]),
-    ("updateGroup", {"groupId": encode("grp", uuid4()), "name": "xx"}, "NOT_FOUND", ["groupId"]),
-    ("deleteGroup", {"groupId": encode("usr", uuid4())}, "VALIDATION", ["groupId"]),
-    ("deleteGroup", {"groupId": encode("grp", uuid4())}, "NOT_FOUND", ["groupId"]),
+    ("updateGroup", {"groupId": encode("grp", UUID(int=1)), "name": "xx"}, "NOT_FOUND", ["groupId"]),
+    ("deleteGroup", {"groupId": encode("usr", UUID(int=1))}, "VALIDATION", ["groupId"]),
+    ("deleteGroup", {"groupId": encode("grp", UUID(int=1))}, "NOT_FOUND", ["groupId"]),
     ("createUser", {"name": " ", "email": "x@example.com"}, "VALIDATION", ["name"]),
     ("createUser", {"name": "a" * 129, "email": "x@example.com"}, "VALIDATION", ["name"]),
     ("createUser", {"name": "tab\t", "email": "x@example.com"}, "VALIDATION", ["name"]),
@@ -85,13 +85,18 @@ REFUSED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("createUser", {"name": "x", "email": "nobody"}, "VALIDATION", ["email"]),
     ("createUser", {"name": "x", "email": f"{'a' * 243}@example.com"}, "VALIDATION", ["email"]),
     ("createUser", {"name": "x", "email": "TAKEN@example.com"}, "EMAIL_IN_USE", ["email"]),
-    ("updateUser", {"userId": encode("usr", uuid4()), "name": "x"}, "NOT_FOUND", ["userId"]),
-    ("deleteUser", {"userId": encode("usr", uuid4())}, "NOT_FOUND", ["userId"]),
-    ("addGroupMembers", {"groupId": "other", "userIds": [encode("usr", uuid4())]}, "NOT_FOUND", ["userIds", "0"]),
+    ("updateUser", {"userId": encode("usr", UUID(int=1)), "name": "x"}, "NOT_FOUND", ["userId"]),
+    ("deleteUser", {"userId": encode("usr", UUID(int=1))}, "NOT_FOUND", ["userId"]),
+    ("addGroupMembers", {"groupId": "other", "userIds": [encode("usr", UUID(int=1))]}, "NOT_FOUND", ["userIds", "0"]),
     ("addGroupMembers", {"groupId": "other", "userIds": ["nonsense"]}, "VALIDATION", ["userIds", "0"]),
-    ("addGroupMembers", {"groupId": "other", "userIds": [encode("usr", uuid4())] * 101}, "VALIDATION", ["userIds"]),
-    ("addGroupMembers", {"groupId": encode("grp", uuid4()), "userIds": []}, "NOT_FOUND", ["groupId"]),
-    ("removeGroupMembers", {"groupId": "other", "userIds": [encode("usr", uuid4())]}, "NOT_FOUND", ["userIds", "0"]),
+    ("addGroupMembers", {"groupId": "other", "userIds": [encode("usr", UUID(int=1))] * 101}, "VALIDATION", ["userIds"]),
+    ("addGroupMembers", {"groupId": encode("grp", UUID(int=1)), "userIds": []}, "NOT_FOUND", ["groupId"]),
+    (
+        "removeGroupMembers",
+        {"groupId": "other", "userIds": [encode("usr", UUID(int=1))]},
+        "NOT_FOUND",
+        ["userIds", "0"],
+    ),
 ]
 
 
