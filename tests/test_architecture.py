@@ -32,9 +32,9 @@ INSIDE = {
     "governance": {"models", "service"},
     "grants": {"models"},
     "types": {"models"},
-    "queries": {"models", "service", "types"},
+    "queries": {"models", "service", "types", "inputs", "preview", "preview_types"},
     "requests": {"models", "service"},
-    "mutations": {"models", "service", "grants", "requests", "types", "checks"},
+    "mutations": {"models", "service", "grants", "requests", "types", "checks", "inputs"},
     "subscriptions": {"models", "service", "types"},
     # What a policy says, without a database.
     "problems": set(),
@@ -50,6 +50,22 @@ INSIDE = {
     # Both together.
     "limits": set(),
     "checks": {"models", "actions", "document", "limits", "lockout", "problems"},
+    "paths": {"models", "requests"},
+    "inputs": {"requests"},
+    "preview_types": {"evaluation"},
+    "preview": {
+        "actions",
+        "checks",
+        "conditions",
+        "diff",
+        "document",
+        "evaluation",
+        "limits",
+        "lockout",
+        "paths",
+        "preview_types",
+        "requests",
+    },
 }
 # What knows GraphQL or SQL in general knows no domain.
 GENERAL = ("graphql", "planner")

@@ -35,6 +35,7 @@ from server.planner.read import check_payload
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 PERMISSION = "permission"
+QUESTION = "question"
 Races = Mapping[str, errors.UserError]
 
 
@@ -47,6 +48,16 @@ def mutation(permission: Role, *, races: Races | None = None, **options: Any) ->
     declare: Callable[[F], F] = strawberry.mutation(
         extensions=[MutationEdge(permission, races or {})], metadata={PERMISSION: permission}, **options
     )
+    return declare
+
+
+def question(**options: Any) -> Callable[[F], F]:
+    """Declare a field of the query type that is worked out rather than read, for every viewer.
+
+    It has a payload like a mutation's. The ordinary executor runs whatever is asked together with it. `options` go to
+    `strawberry.field`.
+    """
+    declare: Callable[[F], F] = strawberry.field(extensions=[Edge()], metadata={QUESTION: True}, **options)
     return declare
 
 
@@ -78,23 +89,41 @@ def _permission(field: StrawberryField) -> Role | None:
     return metadata.get(PERMISSION)
 
 
-class MutationEdge(FieldExtension):
-    def __init__(self, permission: Role, races: Races) -> None:
-        self.permission = permission
-        self.races = races
+class Edge(FieldExtension):
+    """A refusal becomes the `userErrors` of the field's payload."""
+
+    def __init__(self) -> None:
         self._payload: Callable[..., Any] | None = None
 
     def apply(self, field: StrawberryField) -> None:
         payload = field.type.of_type if isinstance(field.type, StrawberryContainer) else field.type
         definition = get_object_definition(payload)
         if definition is None or "user_errors" not in {each.python_name for each in definition.fields}:
-            raise TypeError(f"The mutation {field.python_name} must return a payload with user_errors.")
+            raise TypeError(f"{field.python_name} must return a payload with user_errors.")
         others = [
             each.python_name
             for each in definition.fields
             if each.python_name != "user_errors" and each.default_factory is dataclasses.MISSING
         ]
         self._payload = lambda errors: definition.origin(**dict.fromkeys(others), user_errors=errors)
+
+    async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: Info, **kwargs: Any) -> Any:
+        try:
+            return await next_(source, info, **kwargs)
+        except errors.Refused as refused:
+            return self._refused(*refused.errors)
+
+    def _refused(self, *found: errors.UserError) -> Any:
+        assert self._payload is not None
+        shown: list[UserError] = [user_error(error) for error in found]
+        return self._payload(shown)
+
+
+class MutationEdge(Edge):
+    def __init__(self, permission: Role, races: Races) -> None:
+        super().__init__()
+        self.permission = permission
+        self.races = races
 
     async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: Info, **kwargs: Any) -> Any:
         viewer = info.context.viewer
@@ -109,19 +138,12 @@ class MutationEdge(FieldExtension):
         # Before anything is written: what keeps the answer from being read would come to light after the commit.
         check_payload(info)
         try:
-            return await next_(source, info, **kwargs)
-        except errors.Refused as refused:
-            return self._refused(*refused.errors)
+            return await super().resolve_async(next_, source, info, **kwargs)
         except IntegrityError as error:
             lost_race = self.races.get(violated_constraint(error) or "")
             if lost_race is None:
                 raise
             return self._refused(lost_race)
-
-    def _refused(self, *found: errors.UserError) -> Any:
-        assert self._payload is not None
-        shown: list[UserError] = [user_error(error) for error in found]
-        return self._payload(shown)
 
 
 def violated_constraint(error: IntegrityError) -> str | None:

@@ -13,9 +13,9 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.database import transaction
-from server.errors import Refused, UserError, UserErrorCode
+from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.policies.actions import check_actions
-from server.policies.document import Document, check_size, parse_document
+from server.policies.document import ACTION, Document, check_size, parse_document
 from server.policies.limits import policy_size_limit
 from server.policies.lockout import AtStake, Caller, Lockout, denied_calls, member_calls, with_full_access
 from server.policies.models import Policy
@@ -57,8 +57,9 @@ async def check_document(
 ) -> Checked:
     """The document of a policy, a JSON object or its text, when it may be stored.
 
-    `accepted` are actions that are taken although Freehold does not know them. Raises Refused: INVALID_DOCUMENT with an
-    error for each problem; LOCKOUT with one for each statement that would deny Freehold's own calls.
+    `accepted` are actions that are taken although Freehold does not know them. Raises Refused: VALIDATION for one that
+    is no action; INVALID_DOCUMENT with an error for each problem; LOCKOUT with one for each statement that would deny
+    Freehold's own calls.
     """
     async with transaction(engine, tenancy_id) as session:
         ground = await read_ground(session, tenancy_id)
@@ -113,7 +114,11 @@ def statement_of(found: AtStake) -> str:
 
 
 def parsed(document: object, size_limit: int, accepted: Collection[str]) -> Document:
-    """The document without a problem; raises Refused: INVALID_DOCUMENT."""
+    """The document without a problem; raises Refused: INVALID_DOCUMENT, VALIDATION."""
+    for number, action in enumerate(accepted):
+        if not ACTION.fullmatch(action):
+            message = f'An action is a service, a colon and a name such as "s3:GetObject"; {action[:80]!r} is not.'
+            raise refuse(UserErrorCode.VALIDATION, message, "allowUnknownActions", str(number))
     found = parse_document(document)
     if isinstance(found, tuple):
         raise _invalid(found)

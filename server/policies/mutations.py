@@ -6,14 +6,13 @@ from strawberry.types import Info
 
 from server.accounts.service import actor
 from server.context import Context
-from server.errors import UserErrorCode, refuse
 from server.graphql.errors import UserError
 from server.graphql.mutations import mutate, mutation, node_id
 from server.identity.models import Role
 from server.planner import read_payload
 from server.policies import requests
 from server.policies.checks import Checked, check_document, check_stored
-from server.policies.requests import Target
+from server.policies.inputs import PolicyTargetInput, target_of
 from server.policies.types import Policy, PolicyAttachment
 
 NAME = "1 to 128 printable characters, not beginning with freehold-; unique in the tenancy, whatever the case."
@@ -43,17 +42,6 @@ class UpdatePolicyInput:
 @strawberry.input
 class DeletePolicyInput:
     policy_id: strawberry.ID
-
-
-@strawberry.input(one_of=True, description="What a policy is attached to.")
-class PolicyTargetInput:
-    tenancy: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="True: all accounts of the tenancy but the management account."
-    )
-    account_type_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="All accounts of this type, those to come too."
-    )
-    account_id: strawberry.ID | None = strawberry.UNSET
 
 
 @strawberry.input
@@ -177,7 +165,7 @@ class PolicyMutation:
     )
     async def attach_policy(self, info: Info[Context, None], input: AttachPolicyInput) -> AttachPolicyPayload:
         viewer = info.context.viewer
-        policy_id, target = node_id(input.policy_id, "pol", "policyId"), _target(input.target)
+        policy_id, target = node_id(input.policy_id, "pol", "policyId"), target_of(input.target)
         warnings = await check_stored(info.context.engine, viewer.tenancy_id, policy_id)
         attachment_id = await mutate(
             info,
@@ -189,7 +177,7 @@ class PolicyMutation:
 
     @mutation(Role.ADMIN, description="Detach a policy from a target, where it stays in force until AWS has done so.")
     async def detach_policy(self, info: Info[Context, None], input: DetachPolicyInput) -> DetachPolicyPayload:
-        policy_id, target = node_id(input.policy_id, "pol", "policyId"), _target(input.target)
+        policy_id, target = node_id(input.policy_id, "pol", "policyId"), target_of(input.target)
         attachment_id = await mutate(
             info, lambda session: requests.detach_policy(session, info.context.viewer.tenancy_id, policy_id, target)
         )
@@ -207,15 +195,3 @@ class PolicyMutation:
 async def _checked(info: Info[Context, None], document: object, accepted: list[str] | None) -> Checked:
     context = info.context
     return await check_document(context.engine, context.viewer.tenancy_id, document, accepted or ())
-
-
-def _target(given: PolicyTargetInput) -> Target:
-    if given.account_type_id:
-        return Target(account_type_id=node_id(given.account_type_id, "typ", "target", "accountTypeId"))
-    if given.account_id:
-        return Target(account_id=node_id(given.account_id, "acc", "target", "accountId"))
-    if given.tenancy is not True:
-        raise refuse(
-            UserErrorCode.VALIDATION, "`tenancy` can only be true: it stands for all accounts.", "target", "tenancy"
-        )
-    return Target()

@@ -157,7 +157,7 @@ async def attach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, p
     own, or a managed policy.
     """
     # First, in the order in which everybody locks.
-    await _check_target(session, tenancy_id, target)
+    await check_target(session, tenancy_id, target, lock=True)
     policy = await _changeable(session, tenancy_id, policy_id)
     attachment = (await session.scalars(_on_target(policy, target))).one_or_none()
     if attachment is None:
@@ -268,20 +268,23 @@ def _refuse_managed(policy: Policy, what: str) -> None:
         )
 
 
-async def _check_target(session: AsyncSession, tenancy_id: UUID, target: Target) -> None:
-    """Refuse what cannot be a target, and lock what can: its id in AWS, if it has none yet, comes after this."""
+async def check_target(session: AsyncSession, tenancy_id: UUID, target: Target, *, lock: bool) -> None:
+    """Refuse what cannot be a target: NOT_FOUND, PROTECTED.
+
+    What can is locked on request: its id in AWS, if it has none yet, comes after this.
+    """
     if target.account_type_id is not None:
         type_ = select(AccountType).where(
             AccountType.tenancy_id == tenancy_id, AccountType.id == target.account_type_id
         )
-        account_type = (await session.scalars(type_.with_for_update(read=True))).one_or_none()
+        account_type = (await session.scalars(type_.with_for_update(read=True) if lock else type_)).one_or_none()
         if account_type is None:
             raise _refuse_target(UserErrorCode.NOT_FOUND, "There is no account type with this id.", "accountTypeId")
         if account_type.foundation and account_type.name == MANAGEMENT:
             raise _refuse_target(UserErrorCode.PROTECTED, UNAFFECTED, "accountTypeId")
     if target.account_id is not None:
         row = select(Account).where(Account.tenancy_id == tenancy_id, Account.id == target.account_id)
-        account = (await session.scalars(row.with_for_update(read=True))).one_or_none()
+        account = (await session.scalars(row.with_for_update(read=True) if lock else row)).one_or_none()
         if account is None:
             raise _refuse_target(UserErrorCode.NOT_FOUND, "There is no account with this id.", "accountId")
         if account.role is AccountRole.MANAGEMENT:

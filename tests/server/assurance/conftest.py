@@ -40,7 +40,7 @@ async def server(settings: Settings, worker_engine: AsyncEngine) -> AsyncIterato
 def ask(server: httpx.AsyncClient, tenant: Tenant) -> Ask:
     """Runs a document as the tenant's administrator and returns its data; an error fails the test."""
 
-    async def run(document: str, **variables: object) -> dict[str, Any]:
+    async def run(document: str, /, **variables: object) -> dict[str, Any]:
         body = {"query": document, "variables": variables}
         answer = (await server.post("/graphql", json=body, headers=tenant.headers)).json()
         assert "errors" not in answer, answer

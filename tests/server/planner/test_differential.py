@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from graphql import build_schema
+from graphql import GraphQLSchema, build_schema
 from hypothesis import HealthCheck, given, settings
 
 from server.graphql.ids import encode
@@ -27,6 +27,14 @@ LISTS: dict[str, Sequence[str]] = {
     "groups": ("NAME", "CREATED_AT"),
     "users": ("NAME", "CREATED_AT"),
 }
+
+
+def what_is_read() -> GraphQLSchema:
+    """The schema without what is worked out, which is not read by its mapping."""
+    core = build_schema(schema.as_str())
+    assert core.query_type is not None
+    del core.query_type.fields["previewPolicy"]
+    return core
 
 
 async def cursors(side: Side) -> dict[str, list[str | None]]:
@@ -107,7 +115,7 @@ def compare(world: World, reference: Reference, number: int) -> None:
             suppress_health_check=list(HealthCheck),
         )
         # What says @oneOf is in the SDL alone.
-        @given(operations(build_schema(schema.as_str()), pools))
+        @given(operations(what_is_read(), pools))
         def same(generated: Generated) -> None:
             request = generated.query, generated.variables, generated.operation_name
             result = runner.run(ours.execute(*request))
