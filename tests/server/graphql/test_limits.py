@@ -148,7 +148,7 @@ def test_no_part_of_a_document_escapes_the_limits(query: str) -> None:
     document = parse(query)
     started = time.process_time()
     assert check_document(CORE, document)
-    assert time.process_time() - started < 0.1
+    assert time.process_time() - started < 0.5
 
 
 def test_validation_that_is_broken_off_says_where_and_why() -> None:
