@@ -61,7 +61,7 @@ async def _take(engine: AsyncEngine, aws: Aws, tenancy_id: UUID, holder: UUID) -
             "wanted_by": None,
             "wanted_until": None,
         },
-        where=and_(OrganizationTurn.until < now, func.coalesce(kept_for_another, False).is_(False)),
+        where=and_(OrganizationTurn.until < now, kept_for_another.is_not(True)),
     ).returning(OrganizationTurn.holder)
     wanted = (
         update(OrganizationTurn)
@@ -81,11 +81,12 @@ async def _leave(engine: AsyncEngine, tenancy_id: UUID, holder: UUID) -> None:
     now = func.clock_timestamp()
     ours = (OrganizationTurn.tenancy_id == tenancy_id, OrganizationTurn.holder == holder)
     wanted = OrganizationTurn.wanted_until > now
-    over = update(OrganizationTurn).where(*ours, wanted).values(until=now).returning(OrganizationTurn.holder)
+    unwanted = delete(OrganizationTurn).where(*ours, wanted.is_not(True)).returning(OrganizationTurn.holder)
+    over = update(OrganizationTurn).where(*ours).values(until=now)
     try:
         async with transaction(engine) as session:
-            if await session.scalar(over.execution_options(synchronize_session=False)) is None:
-                await session.execute(delete(OrganizationTurn).where(*ours))
+            if await session.scalar(unwanted.execution_options(synchronize_session=False)) is None:
+                await session.execute(over.execution_options(synchronize_session=False))
     except Exception as error:
         logger.warning(
             "the turn at the organization of tenancy %s runs out by itself: %s: %s",
