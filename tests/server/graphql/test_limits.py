@@ -146,9 +146,13 @@ def test_nested_lists_multiply(query: str) -> None:
 )
 def test_no_part_of_a_document_escapes_the_limits(query: str) -> None:
     document = parse(query)
-    started = time.process_time()
-    assert check_document(CORE, document)
-    assert time.process_time() - started < 0.5
+    seconds = []
+    for _ in range(3):
+        started = time.process_time()
+        assert check_document(CORE, document)
+        seconds.append(time.process_time() - started)
+    # The least of them, as a busy machine makes the same work longer, never shorter.
+    assert min(seconds) < 0.1
 
 
 def test_validation_that_is_broken_off_says_where_and_why() -> None:
