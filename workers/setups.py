@@ -5,7 +5,7 @@ they are claimed in the order of their requests, each when one before it has bee
 else. Nobody hands turns out, so none can be lost: who has one follows from the rows as they are.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, exists, func, literal, not_, or_, select, tuple_
@@ -25,7 +25,7 @@ ACKNOWLEDGED_SECONDS = 900.0
 
 def _is_to_be_created() -> ColumnElement[bool]:
     """AWS has not been asked for the setup's account."""
-    asked = exists().where(CreateIntent.account_id == Setup.account_id, _is_asked())
+    asked = exists().where(CreateIntent.account_id == Setup.account_id, is_asked())
     return and_(exists().where(Account.id == Setup.account_id, _has_no_number()), not_(asked))
 
 
@@ -46,10 +46,10 @@ def _before_it() -> ColumnElement[int]:
             or_(
                 and_(
                     other.status.in_(LIVE),
-                    or_(_is_asked(), other.lease_until >= now, and_(other.next_attempt_at <= now, earlier)),
+                    or_(is_asked(), other.lease_until >= now, and_(other.next_attempt_at <= now, earlier)),
                 ),
                 # Nobody looks what became of those whose setup has failed.
-                and_(_is_asked(), CreateIntent.called_at > now - timedelta(seconds=ACKNOWLEDGED_SECONDS)),
+                and_(is_asked(), is_recent(now)),
             ),
         )
         .correlate(Setup)
@@ -64,8 +64,14 @@ def _has_no_number() -> ColumnElement[bool]:
     return and_(Account.aws_account_id.is_(None), Account.role != AccountRole.MANAGEMENT)
 
 
-def _is_asked() -> ColumnElement[bool]:
+def is_asked() -> ColumnElement[bool]:
+    """Of an intent: AWS has been asked for the account, and what became of it is not written yet."""
     return CreateIntent.state.in_((IntentState.CALLING, IntentState.REQUESTED))
+
+
+def is_recent(now: ColumnElement[datetime]) -> ColumnElement[bool]:
+    """Of an intent: AWS may still be at work on it, whether or not anybody looks."""
+    return CreateIntent.called_at > now - timedelta(seconds=ACKNOWLEDGED_SECONDS)
 
 
 SETUP: Work[Setup] = Work(

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.access.models import AccessCause, AccessGrant, AccessRole, AccessState, AccountAccess, Group
 from server.account_types.models import AccountType
 from server.account_types.service import MANAGEMENT
-from server.accounts.models import Account, AccountStatus
+from server.accounts.models import GONE, Account
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.jobs import Job, enqueue
 from server.tenancies.models import Tenancy
@@ -39,7 +39,6 @@ POLICY_ARN = re.compile(
     r"arn:(?P<partition>[a-z-]+):iam::(aws|\{account\}):policy/([!-.0-~]+/)*[\w+=,.@-]{1,128}", re.A
 )
 POLICY_ARN_LENGTH = 2048
-GONE = (AccountStatus.CANCELLED, AccountStatus.CLOSED)
 # A role of a group on a type, and in an account of it.
 Key: TypeAlias = tuple[UUID, AccessRole]
 

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.access.models import AccessGrant, AccountAccess, Group, Membership, User
-from server.accounts.service import EMAIL
+from server.accounts.service import EMAIL, hyphenated
 from server.errors import Refused, UserError, UserErrorCode, refuse
 
 GROUP_NAME_LENGTHS = range(2, 65)
@@ -121,7 +121,7 @@ async def remove_group_members(
 
 def _slug(name: str, group_id: UUID) -> str:
     """What ends the names of the group's IAM roles: unlike that of any other group, whatever the names."""
-    stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[: SLUG_LENGTH - SLUG_SUFFIX - 1].strip("-") or "group"
+    stem = hyphenated(name, SLUG_LENGTH - SLUG_SUFFIX - 1) or "group"
     return f"{stem}-{group_id.hex[-SLUG_SUFFIX:]}"
 
 

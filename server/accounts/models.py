@@ -34,6 +34,8 @@ class AccountStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+# There is nothing left to govern in accounts of these.
+GONE = (AccountStatus.CANCELLED, AccountStatus.CLOSED)
 # AWS never had a cancelled account, so it holds nothing back that others want.
 _NOT_CANCELLED = text("status <> 'CANCELLED'")
 

@@ -181,7 +181,7 @@ async def change_account(
 
 async def derive_alias(session: AsyncSession, tenancy_id: UUID, name: str, account_id: UUID) -> str:
     """An alias from a name by AWS's rules; with a suffix of the account's own id where the plain one does not serve."""
-    stem = _alias_stem(name)
+    stem = hyphenated(name, ALIAS_LENGTH)
     # Two names that make one alias, at once: the second waits here, and then sees the first.
     lock = func.pg_advisory_xact_lock(func.hashtextextended(f"alias {tenancy_id} {stem}", 0))
     await session.execute(select(lock))
@@ -190,13 +190,14 @@ async def derive_alias(session: AsyncSession, tenancy_id: UUID, name: str, accou
     return with_suffix(stem or "account", account_id.hex[-6:])
 
 
-def _alias_stem(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:ALIAS_LENGTH].strip("-")
+def hyphenated(name: str, length: int) -> str:
+    """The ASCII letters and digits of a name, in lower case with hyphens between; at most `length` characters."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:length].strip("-")
 
 
 def _has_derived_alias(account: Account) -> bool:
     """Whether the alias follows the name, with or without a suffix, rather than having been chosen."""
-    stem = re.escape(_alias_stem(account.name) or "account")
+    stem = re.escape(hyphenated(account.name, ALIAS_LENGTH) or "account")
     return account.alias is None or re.fullmatch(rf"{stem}(-[0-9a-f]{{4,8}})?", account.alias) is not None
 
 

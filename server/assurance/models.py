@@ -47,6 +47,10 @@ class StageStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+# Stages that a setup goes past.
+OVER = (StageStatus.COMPLETED, StageStatus.SKIPPED)
+
+
 class IntentState(StrEnum):
     """How far one CreateAccount has come. CALLING found by a later lease means: the outcome of that call is unknown."""
 

@@ -13,6 +13,7 @@ from server.accounts.models import Account, AccountRole, AccountStatus
 from server.assurance.models import (
     FIRST,
     LIVE,
+    OVER,
     CreateIntent,
     Setup,
     SetupKind,
@@ -43,7 +44,8 @@ async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) 
     wanted = select(StageDefinition).where(StageDefinition.roles.contains([account.role.value]))
     if kind is SetupKind.GOVERN:
         undone = [] if latest is None or latest.status is not SetupStatus.FAILED else await _undone(session, latest)
-        wanted = wanted.where(or_(StageDefinition.governs, StageDefinition.name.in_(undone)))
+        is_undone = StageDefinition.name.in_([stage.name for stage in undone])
+        wanted = wanted.where(or_(StageDefinition.governs, is_undone))
         wanted = wanted.order_by(StageDefinition.governs.desc())
     definitions = (await session.scalars(wanted.order_by(StageDefinition.position))).all()
     if not definitions:
@@ -77,9 +79,8 @@ async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) 
     return setup
 
 
-async def _undone(session: AsyncSession, setup: Setup) -> list[str]:
-    over = (StageStatus.COMPLETED, StageStatus.SKIPPED)
-    return [name for name, stage in (await _stages(session, setup.id)).items() if stage.status not in over]
+async def _undone(session: AsyncSession, setup: Setup) -> list[Stage]:
+    return [stage for stage in (await _stages(session, setup.id)).values() if stage.status not in OVER]
 
 
 def setup_in_progress(account: Account) -> Refused:
@@ -174,11 +175,7 @@ async def complete_stage(session: AsyncSession, setup: Setup, position: int) -> 
         error_class=None,
         error_aws_request_id=None,
     )
-    unfinished = await session.scalar(
-        select(func.count()).where(
-            Stage.setup_id == setup.id, Stage.status.not_in((StageStatus.COMPLETED, StageStatus.SKIPPED))
-        )
-    )
+    unfinished = await session.scalar(select(func.count()).where(Stage.setup_id == setup.id, Stage.status.not_in(OVER)))
     if unfinished == 0:
         await _finish(session, setup, SetupStatus.COMPLETED)
         if setup.kind is not SetupKind.GOVERN:
@@ -284,8 +281,7 @@ async def cancel_setup(session: AsyncSession, setup: Setup) -> None:
     The setup is locked, and live or FAILED, and AWS has not made its account: the caller has seen to that.
     """
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    over = (StageStatus.COMPLETED, StageStatus.SKIPPED)
-    cancelled = [stage for stage in (await _stages(session, setup.id)).values() if stage.status not in over]
+    cancelled = await _undone(session, setup)
     for stage in cancelled:
         stage.next_attempt_at = None
         if stage.started_at is not None and stage.status is not StageStatus.FAILED:

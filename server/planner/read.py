@@ -27,7 +27,7 @@ from server.planner.compiler import TYPE_KEY, Compiler
 from server.planner.json_text import JsonObject
 from server.planner.lists import ListPlan
 from server.planner.mapping import MAPPING, Column, Computed
-from server.planner.rows import Selected, Unmapped, mapping_of, source_or_none
+from server.planner.rows import Row, Selected, Unmapped, mapping_of, source_or_none
 from server.planner.selection import Operation
 from server.planner.statement import Statement, TooLarge
 from server.planner.verify import verify
@@ -93,21 +93,17 @@ async def read_number(
     info: strawberry.Info[Any, Any], type_: type, where: Mapping[str, object], field: str
 ) -> int | None:
     """A field, by its name in the schema, of the one row whose columns equal `where`; None when there is none."""
-    raw = info._raw_info
-    compiler = _compiler(raw)
-    target = _object_type(raw.schema, type_)
-    row = compiler.scan(target)
-    source = compiler.source(row, compiler.equals(target, where)(row))
-    match mapping_of(target.fields[field], field):
-        case Column(name):
-            value = row.column(name)
-        case Computed(sql):
-            value = sql.format(row=row.alias)
-        case _:
-            raise Unmapped(f"{field} is no scalar")
-    statement = _statement(compiler, f"select ({value})::text {source}")
-    number: int | None = await _fetch(raw.context, compiler, statement)
-    return number
+
+    def value(row: Row) -> str:
+        match mapping_of(_object_type(info._raw_info.schema, type_).fields[field], field):
+            case Column(name):
+                return f"({row.column(name)})::text"
+            case Computed(sql):
+                return f"({sql.format(row=row.alias)})::text"
+            case _:
+                raise Unmapped(f"{field} is no scalar")
+
+    return await _read_number(info, type_, where, value)
 
 
 def check_filter(info: strawberry.Info[Any, Any]) -> None:
@@ -120,13 +116,18 @@ async def read_greatest(
     info: strawberry.Info[Any, Any], type_: type, where: Mapping[str, object], column: str
 ) -> int | None:
     """The greatest value of a column among the rows that equal `where`; None when there are none."""
+    return await _read_number(info, type_, where, lambda row: f"coalesce(max({row.column(column)})::text, 'null')")
+
+
+async def _read_number(
+    info: strawberry.Info[Any, Any], type_: type, where: Mapping[str, object], value: Callable[[Row], str]
+) -> int | None:
     raw = info._raw_info
     compiler = _compiler(raw)
     target = _object_type(raw.schema, type_)
     row = compiler.scan(target)
     source = compiler.source(row, compiler.equals(target, where)(row))
-    statement = _statement(compiler, f"select coalesce(max({row.column(column)})::text, 'null') {source}")
-    number: int | None = await _fetch(raw.context, compiler, statement)
+    number: int | None = await _fetch(raw.context, compiler, _statement(compiler, f"select {value(row)} {source}"))
     return number
 
 

@@ -21,7 +21,7 @@ from server.policies.lockout import AtStake, Caller, Lockout, denied_calls, memb
 from server.policies.models import Policy
 from server.policies.problems import Problem
 from server.tenancies.models import Tenancy
-from server.tenancies.service import ROLE
+from server.tenancies.service import ROLE, partition
 
 # What stands for an account where it does not matter which one it is.
 ANY_ACCOUNT = "000000000000"
@@ -96,7 +96,7 @@ async def read_ground(session: AsyncSession, tenancy_id: UUID) -> Ground:
         account_id=ANY_ACCOUNT,
         role=ROLE,
         regions=tuple(tenancy.regions),
-        partition=_partition(tenancy.home_region),
+        partition=partition(tenancy.home_region),
         organization_id=tenancy.aws_organization_id,
     )
     return Ground(member_calls(permissions), caller, await policy_size_limit(session, tenancy_id))
@@ -183,8 +183,3 @@ def _invalid(problems: Collection[Problem]) -> Refused:
             for each in problems
         )
     )
-
-
-def _partition(region: str) -> str:
-    prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
-    return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")

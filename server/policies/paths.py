@@ -11,13 +11,12 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.accounts.models import Account, AccountRole, AccountStatus
+from server.accounts.models import GONE, Account, AccountRole
 from server.policies.models import AttachmentState, Policy, PolicyAttachment
 from server.policies.requests import Target
 
 # What is wanted and may come: not what is being removed, nor what AWS has refused.
 IN_FORCE = (AttachmentState.PENDING, AttachmentState.ACTIVE)
-GONE = (AccountStatus.CANCELLED, AccountStatus.CLOSED)
 # Parts of a text that can stand for the number of an account.
 NUMBERS = re.compile(r"[0-9*?]*[0-9][0-9*?]*")
 NUMBER_LENGTH = 12

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from server.assurance.models import Event, Setup, StageStatus
+from server.assurance.models import OVER, Event, Setup, StageStatus
 from server.assurance.models import Stage as StageRow
 from server.assurance.service import complete_stage, fail_stage, start_stage, wait_stage
 from server.database import transaction
@@ -67,7 +67,7 @@ class Runner:
         """
         guard.set(lambda _action: lease.check())
         for row in await self._rows(lease):
-            if row.status in (StageStatus.COMPLETED, StageStatus.SKIPPED):
+            if row.status in OVER:
                 continue
             if lease.wanted_back:
                 raise Interrupted
@@ -117,11 +117,7 @@ class Runner:
             raise error
         refusal = explain(error, {"name": run.account.name, "email": run.account.email})
         if refusal is None:
-            refusal = StageError(
-                INTERNAL,
-                f"Freehold met an error of its own ({type(error).__name__}); the worker's log has the details.",
-                StageErrorClass.TRANSIENT,
-            )
+            refusal = internal(error)
         if refusal.code in CREDENTIALS_EXPIRED and run.account.aws_account_id is not None:
             self._aws.forget(run.account.aws_account_id)
             # `row` still holds the error of the attempt before this one.
@@ -147,6 +143,12 @@ class Runner:
             error.message,
             error.aws_request_id,
         )
+
+
+def internal(error: Exception) -> StageError:
+    """What is told of an error that is Freehold's own; the caller logs it."""
+    message = f"Freehold met an error of its own ({type(error).__name__}); the worker's log has the details."
+    return StageError(INTERNAL, message, StageErrorClass.TRANSIENT)
 
 
 def is_database_away(error: Exception) -> bool:

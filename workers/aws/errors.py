@@ -175,7 +175,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "LimitExceeded": Meaning(
         NEEDS_PERSON,
         "The account holds as much as AWS allows it. Delete there what is not needed, or ask AWS Support for a higher "
-        "limit, and retry the setup. AWS says of {operation}: {detail}",
+        "limit, and {retry}. AWS says of {operation}: {detail}",
     ),
     "OU_NUMBER_LIMIT_EXCEEDED": Meaning(
         NEEDS_PERSON,

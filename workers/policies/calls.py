@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,6 +13,7 @@ from server.database import minified
 from server.policies import service
 from server.policies.models import Policy
 from workers.assurance.runner import backoff
+from workers.assurance.stages.policy_types import POLICY_TYPE
 
 if TYPE_CHECKING:
     from types_aiobotocore_organizations import OrganizationsClient
@@ -30,7 +31,6 @@ PERMISSIONS = (
 # AWS asks for it on the way of CreatePolicy, which gives the policy its tag.
 IMPLIED_PERMISSIONS = ("organizations:TagResource",)
 
-TYPE: Final = "SERVICE_CONTROL_POLICY"
 # Whose policy it is in AWS: the proof after a call whose answer was lost, as a name may be anybody's.
 TAG = "freehold:policy"
 
@@ -54,7 +54,7 @@ async def create(policy: Policy, organizations: "OrganizationsClient") -> Keep:
             Name=policy.aws_name,
             Description=policy.description,
             Content=minified(policy.document),
-            Type=TYPE,
+            Type=POLICY_TYPE,
             Tags=[{"Key": TAG, "Value": tag(policy)}],
         )
     except organizations.exceptions.DuplicatePolicyException:
@@ -140,7 +140,7 @@ def _name_taken(policy: Policy, found: Found | None) -> Keep:
 
 async def _holder(organizations: "OrganizationsClient", name: str) -> Found | None:
     """The policy of this name in AWS."""
-    pages = organizations.get_paginator("list_policies").paginate(Filter=TYPE)
+    pages = organizations.get_paginator("list_policies").paginate(Filter=POLICY_TYPE)
     ids = [each["Id"] async for page in pages for each in page["Policies"] if each["Name"] == name]
     if not ids:
         return None

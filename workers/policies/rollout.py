@@ -14,11 +14,11 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.jobs import Job
-from server.leases import LeaseLost, StageError, StageErrorClass
+from server.leases import LeaseLost, StageErrorClass
 from server.policies import service
 from server.policies.models import AttachmentState, Policy, PolicyState
 from server.tenancies.models import Tenancy
-from workers.assurance.runner import INTERNAL, PATIENCE, backoff, is_database_away
+from workers.assurance.runner import PATIENCE, backoff, internal, is_database_away
 from workers.assurance.stage import StageStopped
 from workers.aws.errors import explain
 from workers.aws.session import Aws, guard
@@ -101,11 +101,7 @@ class Rollouts:
         told = error.error if isinstance(error, StageStopped) else explain(error, calls.facts(step.policy))
         if told is None:
             logger.error("policy %s: the rollout met this error", step.label, exc_info=error)
-            told = StageError(
-                INTERNAL,
-                f"Freehold met an error of its own ({type(error).__name__}); the worker's log has the details.",
-                StageErrorClass.TRANSIENT,
-            )
+            told = internal(error)
         attempts = step.policy.attempts + 1
         if attempts >= PATIENCE.get(told.code, attempts + 1):
             told = replace(told, error_class=StageErrorClass.NEEDS_PERSON)

@@ -26,7 +26,7 @@ from workers.assurance.tenancy import initializing
 from workers.aws.errors import explain, explain_failure, is_outcome_unknown
 from workers.aws.session import CONCURRENT_CREATIONS, CONNECT_SECONDS, ONCE_READ_SECONDS
 from workers.aws.turns import organization_turn
-from workers.setups import ACKNOWLEDGED_SECONDS, wake_next_creation
+from workers.setups import ACKNOWLEDGED_SECONDS, is_asked, is_recent, wake_next_creation
 
 # For so long a call whose answer was lost may still reach AWS, or its account not show in AWS's lists.
 QUARANTINE_SECONDS = 20.0
@@ -249,13 +249,12 @@ async def _take_slot(session: AsyncSession, run: Run) -> bool:
     await session.scalars(select(Tenancy).where(Tenancy.id == run.tenancy.id).with_for_update(key_share=True))
     at_work = exists().where(Setup.account_id == CreateIntent.account_id, Setup.status.in_(LIVE))
     # Nobody looks what became of those whose setup has failed, so they count for as long as they may take.
-    recent = CreateIntent.called_at > func.clock_timestamp() - timedelta(seconds=ACKNOWLEDGED_SECONDS)
     under_way = await session.scalar(
         select(func.count()).where(
             CreateIntent.tenancy_id == run.tenancy.id,
             CreateIntent.account_id != run.account.id,
-            CreateIntent.state.in_((IntentState.CALLING, IntentState.REQUESTED)),
-            or_(at_work, recent),
+            is_asked(),
+            or_(at_work, is_recent(func.clock_timestamp())),
         )
     )
     return (under_way or 0) < CONCURRENT_CREATIONS
