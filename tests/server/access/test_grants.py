@@ -77,12 +77,12 @@ async def test_a_group_gets_several_roles_and_loses_them(
     there = (await ask(ACCESS, by={"name": "There"}))["account"]["access"]
     assert {each["reason"] for each in there} == {f"{granted} when the account was in it."}
     assert [each["role"] for each in there] == ["ADMIN", "DEVELOPER", "READONLY"]
-    due = "SELECT governance_due_at FROM account WHERE aws_account_id = '111122223333'"
-    first = await owner.fetchval(due)
+    due = "SELECT governance_due_at FROM account WHERE id = $1", decode(account["id"], "acc")
+    first = await owner.fetchval(*due)
     assert first is not None
     # Nothing differs, so nothing is due.
     await done("setAccountTypeAccess", accountTypeId=kind, grants=grants)
-    assert await owner.fetchval(due) == first
+    assert await owner.fetchval(*due) == first
     refused = (await run("deleteGroup", groupId=group))["userErrors"]
     assert [error["code"] for error in refused] == ["GROUP_IN_USE"]
     assert "0 members and 3 roles" in refused[0]["message"]
