@@ -104,3 +104,30 @@ class Tag(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
     value: Mapped[str]
+
+
+class TagKey(Base):
+    """A view: each key that accounts of a tenancy have a tag of, without those of cancelled accounts."""
+
+    __tablename__ = "tag_key"
+    __table_args__ = ({"info": {"view": True}},)
+
+    # Made of the key: lists want one.
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenancy_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    account_count: Mapped[int]
+
+
+class TagKeyValue(Base):
+    """A view: the same for each value of a key."""
+
+    __tablename__ = "tag_value"
+    __table_args__ = ({"info": {"view": True}},)
+
+    # Made of the value.
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenancy_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+    account_count: Mapped[int]

@@ -1,4 +1,4 @@
-"""The rules of accounts: what a name, alias, e-mail and tags may be, and how an account is added and changed.
+"""The rules of accounts: what a name, alias and e-mail may be, and how an account is added and changed.
 
 Lengths and characters are those that AWS accepts later, so that nothing is refused minutes after it was typed:
 account names as account:PutAccountName, e-mails as organizations:CreateAccount, aliases as iam:CreateAccountAlias.
@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.account_types.models import AccountType
-from server.accounts.models import Account, AccountOrigin, AccountRole, AccountStatus, ActorKind, Tag
+from server.accounts.models import Account, AccountOrigin, AccountRole, AccountStatus, ActorKind
+from server.accounts.tags import TagValue, add_tags, replace_tags, tag_errors
 from server.context import Viewer
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.tenancies.models import Tenancy
@@ -26,10 +27,6 @@ ALIAS_LENGTH = 63
 ACCOUNT_ID = re.compile(r"[0-9]{12}")
 EMAIL = re.compile(r"[!-?A-~]+@[!-?A-~]+\.[!-?A-~]+")
 EMAIL_LENGTHS = range(6, 65)
-TAGS = 100
-TAG_KEY_LENGTH = 128
-TAG_VALUE_LENGTH = 256
-TAG_TEXT = re.compile(r"[a-zA-Z0-9+\-=._:/@ ]*")
 
 # What a unique constraint says when two requests meet in it after both have looked.
 RACES: Mapping[str, UserError] = {
@@ -56,12 +53,6 @@ def actor(viewer: Viewer) -> Actor:
     return Actor(ActorKind.API_TOKEN, viewer.token_name, viewer.token_id)
 
 
-@dataclass(frozen=True, slots=True)
-class TagValue:
-    key: str
-    value: str
-
-
 async def add_account(
     session: AsyncSession,
     actor: Actor,
@@ -83,7 +74,7 @@ async def add_account(
         *_name_errors(name),
         *([] if alias is None else _alias_errors(alias)),
         *([] if email is None else _email_errors(email)),
-        *_tag_errors(tags),
+        *tag_errors(tags),
     ]
     if errors:
         raise Refused(*errors)
@@ -111,7 +102,7 @@ async def add_account(
     )
     session.add(account)
     await session.flush()
-    _add_tags(session, account, tags)
+    add_tags(session, account, tags)
     await session.flush()
     return account
 
@@ -128,20 +119,14 @@ async def change_account(
 ) -> set[str]:
     """Change what is given of an account in the database. Returns what now differs: columns, and `tags`.
 
-    Raises Refused with every fault of the input; PROTECTED when a foundation account would move, or a cancelled change.
+    Raises Refused with every fault of the input; PROTECTED for an account that is gone, or a foundation account's move.
     """
-    if account.status is AccountStatus.CANCELLED:
-        raise refuse(
-            UserErrorCode.PROTECTED,
-            f"The account {account.name!r} was cancelled and stays as it is; its name, alias and e-mail are free for "
-            "another one.",
-            "accountId",
-        )
+    refuse_gone(account)
     errors = [
         *([] if name is None else _name_errors(name)),
         *([] if alias is None else _alias_errors(alias)),
         *([] if email is None else _email_errors(email)),
-        *_tag_errors(tags or ()),
+        *tag_errors(tags or ()),
     ]
     if errors:
         raise Refused(*errors)
@@ -172,11 +157,27 @@ async def change_account(
     for key, value in changed.items():
         setattr(account, key, value)
     what = set(changed)
-    if tags is not None and await _replace_tags(session, account, tags):
-        account.updated_at = (await session.execute(select(func.now()))).scalar_one()
+    if tags is not None and await replace_tags(session, account, tags):
         what.add("tags")
     await session.flush()
     return what
+
+
+def refuse_gone(account: Account) -> None:
+    """Raise Refused, PROTECTED, for an account that was given up or closed."""
+    if account.status is AccountStatus.CANCELLED:
+        raise refuse(
+            UserErrorCode.PROTECTED,
+            f"The account {account.name!r} was cancelled and stays as it is; its name, alias and e-mail are free for "
+            "another one.",
+            "accountId",
+        )
+    if account.status is AccountStatus.CLOSED:
+        raise refuse(
+            UserErrorCode.PROTECTED,
+            f"The account {account.name!r} is closed in AWS and stays as it is.",
+            "accountId",
+        )
 
 
 async def derive_alias(session: AsyncSession, tenancy_id: UUID, name: str, account_id: UUID) -> str:
@@ -231,23 +232,6 @@ def _check_type(account_type: AccountType) -> None:
         )
 
 
-def _add_tags(session: AsyncSession, account: Account, tags: Sequence[TagValue]) -> None:
-    session.add_all(
-        Tag(tenancy_id=account.tenancy_id, account_id=account.id, key=tag.key, value=tag.value) for tag in tags
-    )
-
-
-async def _replace_tags(session: AsyncSession, account: Account, tags: Sequence[TagValue]) -> bool:
-    """Give the account these tags instead of its own; False when they are the same."""
-    own = (Tag.tenancy_id == account.tenancy_id, Tag.account_id == account.id)
-    present = {row.key: row.value for row in await session.execute(select(Tag.key, Tag.value).where(*own))}
-    if present == {tag.key: tag.value for tag in tags}:
-        return False
-    await session.execute(delete(Tag).where(*own))
-    _add_tags(session, account, tags)
-    return True
-
-
 def _invalid(message: str, *field: str) -> UserError:
     return UserError(UserErrorCode.VALIDATION, message, field)
 
@@ -280,24 +264,6 @@ def _email_errors(email: str) -> list[UserError]:
     if not EMAIL.fullmatch(email):
         return [_invalid("The e-mail is malformed; it should look like name@example.com.", "email")]
     return []
-
-
-def _tag_errors(tags: Sequence[TagValue]) -> list[UserError]:
-    if len(tags) > TAGS:
-        return [_invalid(f"There are {len(tags)} tags; at most {TAGS} are allowed.", "tags")]
-    errors: list[UserError] = []
-    seen: set[str] = set()
-    allowed = "letters, digits, spaces and + - = . _ : / @"
-    for index, tag in enumerate(tags):
-        where = ("tags", str(index))
-        if not 1 <= len(tag.key) <= TAG_KEY_LENGTH or not TAG_TEXT.fullmatch(tag.key):
-            errors.append(_invalid(f"A tag key has 1 to {TAG_KEY_LENGTH} {allowed}.", *where, "key"))
-        if len(tag.value) > TAG_VALUE_LENGTH or not TAG_TEXT.fullmatch(tag.value):
-            errors.append(_invalid(f"A tag value has at most {TAG_VALUE_LENGTH} {allowed}.", *where, "value"))
-        if tag.key in seen:
-            errors.append(_invalid(f"The tag key {tag.key!r} is given twice.", *where, "key"))
-        seen.add(tag.key)
-    return errors
 
 
 async def _conflicts(

@@ -73,6 +73,26 @@ class Tag:
     value: str
 
 
+@strawberry.type(description="A value of tags with the same key.")
+@table(models.TagKeyValue)
+class TagValue:
+    value: str
+    account_count: int = strawberry.field(description="How many accounts have it, cancelled ones apart.")
+
+
+@strawberry.type(description="A key of tags that accounts have.")
+@table(models.TagKey)
+class TagKey:
+    key: str
+    account_count: int = strawberry.field(description="How many accounts have it, cancelled ones apart.")
+    values: Connection[TagValue] = connection(
+        {"VALUE": SortKey("{row}.value", "text")},
+        default=("VALUE", True),
+        on={"key": "key"},
+        description="Its values, in their order.",
+    )
+
+
 @strawberry.type(description="Who did something, as they were named then.")
 class Actor:
     kind: ActorKind
@@ -175,6 +195,8 @@ ORDERS = {
     AccountOrderField.CREATED_AT: SortKey("{row}.created_at", "timestamptz"),
     AccountOrderField.UPDATED_AT: SortKey("{row}.updated_at", "timestamptz"),
 }
+
+TAG_KEY_ORDERS = {"KEY": SortKey("{row}.key", "text")}
 
 # An account type knows how many accounts it has.
 _COUNT = "(select coalesce(sum(account_count), 0) from account_type where tenancy_id = {tenancy}"

@@ -5,7 +5,8 @@ from uuid import UUID
 import strawberry
 from strawberry.types import Info
 
-from server.accounts.service import TagValue, actor
+from server.accounts.service import actor
+from server.accounts.tags import TagValue
 from server.accounts.types import Account
 from server.assurance import requests
 from server.context import Context
@@ -16,7 +17,7 @@ from server.planner import read_payload
 
 NAME = "1 to 50 letters, digits, spaces and ASCII punctuation other than < and >; unique, whatever the case."
 ALIAS = "3 to 63 lower-case letters, digits and single hyphens; unique over all of AWS."
-TAGS = "At most 100 tags, inside Freehold only."
+TAGS = "At most 50 tags, inside Freehold only."
 IDEMPOTENCY_KEY = (
     "1 to 255 ASCII letters, digits and punctuation, such as a UUID: the tenancy's own name for this request, kept for"
     " 30 days from when it was served. The same key with the same input changes nothing more and returns the same"
@@ -27,7 +28,9 @@ IDEMPOTENCY_KEY = (
 
 @strawberry.input
 class TagInput:
-    key: str = strawberry.field(description="1 to 128 letters, digits, spaces and + - = . _ : / @.")
+    key: str = strawberry.field(
+        description="1 to 128 letters, digits, spaces and + - = . _ : / @, not beginning with aws:."
+    )
     value: str = strawberry.field(description="At most 256 letters, digits, spaces and + - = . _ : / @.")
 
 
@@ -64,6 +67,20 @@ class UpdateAccountInput:
 
 
 @strawberry.input
+class SetAccountTagsInput:
+    account_id: strawberry.ID
+    tags: list[TagInput] = strawberry.field(
+        description="Each takes the place of the account's tag of the same key; its other tags stay."
+    )
+
+
+@strawberry.input
+class RemoveAccountTagsInput:
+    account_id: strawberry.ID
+    keys: list[str] = strawberry.field(description="At most 50. The account need not have a tag of each.")
+
+
+@strawberry.input
 class RetryAccountSetupInput:
     account_id: strawberry.ID
     stage: str | None = strawberry.field(
@@ -84,6 +101,18 @@ class CreateAccountPayload:
 
 @strawberry.type
 class UpdateAccountPayload:
+    account: Account | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class SetAccountTagsPayload:
+    account: Account | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class RemoveAccountTagsPayload:
     account: Account | None
     user_errors: list[UserError]
 
@@ -150,6 +179,32 @@ class AssuranceMutation:
             ),
         )
         return await read_payload(info, UpdateAccountPayload, account=account_id)
+
+    @mutation(
+        Role.OPERATOR,
+        description="Give an account tags besides those that it has, which are at most 50 then, also during a setup.",
+    )
+    async def set_account_tags(self, info: Info[Context, None], input: SetAccountTagsInput) -> SetAccountTagsPayload:
+        account_id = node_id(input.account_id, "acc", "accountId")
+        tags = tag_values(input.tags) or []
+        await mutate(
+            info,
+            lambda session: requests.set_account_tags(session, info.context.viewer.tenancy_id, account_id, tags),
+        )
+        return await read_payload(info, SetAccountTagsPayload, account=account_id)
+
+    @mutation(Role.OPERATOR, description="Take tags from an account, also during a setup.")
+    async def remove_account_tags(
+        self, info: Info[Context, None], input: RemoveAccountTagsInput
+    ) -> RemoveAccountTagsPayload:
+        account_id = node_id(input.account_id, "acc", "accountId")
+        await mutate(
+            info,
+            lambda session: requests.remove_account_tags(
+                session, info.context.viewer.tenancy_id, account_id, input.keys
+            ),
+        )
+        return await read_payload(info, RemoveAccountTagsPayload, account=account_id)
 
     @mutation(
         Role.OPERATOR,

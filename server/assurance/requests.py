@@ -3,7 +3,7 @@
 The database holds what is wanted; a setup makes AWS so. That is why changing an account begins one, like creating it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy import select
@@ -13,7 +13,8 @@ from server.access.grants import forget_account, join_account_type
 from server.account_types.models import AccountType
 from server.accounts import service as accounts
 from server.accounts.models import Account, AccountRole
-from server.accounts.service import Actor, TagValue
+from server.accounts.service import Actor
+from server.accounts.tags import TagValue, remove_tags, set_tags
 from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, SetupKind, SetupStatus
 from server.assurance.service import (
     begin_setup,
@@ -106,6 +107,28 @@ async def update_account(
     if aws_differs and account.aws_account_id is not None:
         await begin_setup(session, account, SetupKind.REASSURE)
     elif changed:
+        await record_change(session, account, latest)
+    return account.id
+
+
+async def set_account_tags(session: AsyncSession, tenancy_id: UUID, account_id: UUID, tags: Sequence[TagValue]) -> UUID:
+    """Give the account these tags besides its own. Raises Refused as `set_tags` does, NOT_FOUND and PROTECTED."""
+    return await _change_tags(session, tenancy_id, account_id, lambda account: set_tags(session, account, tags))
+
+
+async def remove_account_tags(session: AsyncSession, tenancy_id: UUID, account_id: UUID, keys: Sequence[str]) -> UUID:
+    """Take the tags with these keys from the account; it need not have them. Raises Refused: as `set_account_tags`."""
+    return await _change_tags(session, tenancy_id, account_id, lambda account: remove_tags(session, account, keys))
+
+
+async def _change_tags(
+    session: AsyncSession, tenancy_id: UUID, account_id: UUID, change: Callable[[Account], Awaitable[bool]]
+) -> UUID:
+    """Change tags and nothing else, which no setup stands in the way of; what has changed is an event."""
+    latest = await lock_latest_setup(session, tenancy_id, account_id)
+    account = await _account(session, tenancy_id, account_id)
+    accounts.refuse_gone(account)
+    if await change(account):
         await record_change(session, account, latest)
     return account.id
 

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from server.account_types.models import AccountType
 from server.account_types.service import create_account_type
 from server.accounts.models import Account, AccountRole
-from server.accounts.service import SYSTEM, TagValue
+from server.accounts.service import SYSTEM
+from server.accounts.tags import TagValue
 from server.assurance.foundation import bootstrap_tenancy
 from server.assurance.models import (
     LIVE,

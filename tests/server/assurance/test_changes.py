@@ -9,7 +9,7 @@ from gql import Client, GraphQLRequest
 from gql.transport.websockets import WebsocketsTransport
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.accounts.service import TagValue
+from server.accounts.tags import TagValue
 from server.assurance.foundation import bootstrap_tenancy
 from server.assurance.requests import update_account
 from server.assurance.service import fail_stage, lock_latest_setup

@@ -5,8 +5,10 @@ schema's descriptions say, and as plainly as it goes. The form of ids is all tha
 """
 
 import base64
+import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,8 +63,11 @@ class Listing:
     order_by: Arguments
     parent: str | None = None
     searched: tuple[str, ...] = ()
+    # The column of the parent that it is.
+    of_parent: str = "id"
 
 
+BY_KEY, BY_VALUE = {"field": "KEY", "direction": "ASC"}, {"field": "VALUE", "direction": "ASC"}
 BY_NAME = {"field": "NAME", "direction": "ASC"}
 NEWEST = {"field": "CREATED_AT", "direction": "DESC"}
 LISTINGS = {
@@ -71,6 +76,8 @@ LISTINGS = {
     "Query.policies": Listing("policy", BY_NAME, searched=("name", "description")),
     "Query.groups": Listing("user_group", BY_NAME, searched=("name",)),
     "Query.users": Listing("person", BY_NAME, searched=("name", "email")),
+    "Query.tagKeys": Listing("tag_key", BY_KEY),
+    "TagKey.values": Listing("tag_value", BY_VALUE, parent="key", of_parent="key"),
     "AccountType.accounts": Listing("account", NEWEST, parent="account_type_id"),
     "Account.setups": Listing("setup", {"field": "REQUESTED_AT", "direction": "DESC"}, parent="account_id"),
 }
@@ -86,6 +93,7 @@ class Page:
             raise ValueError("Give `first` or `last`, from 1 to 100.")
         order = given.get("orderBy", LISTINGS[field].order_by)
         self._key, self._ascending = order["field"], order["direction"] == "ASC"
+        self._is_text = self._key in ("NAME", "KEY", "VALUE")
         self._context = [1, field, self._key, self._ascending]
         self._size = sizes[0]
         self._backward = "last" in given or ("before" in given and not {"first", "after"} & given.keys())
@@ -112,14 +120,15 @@ class Page:
         return {"edges": edges, "nodes": page, "page_info": info, "total_count": len(rows)}
 
     def _position(self, row: Row) -> Position:
-        return lower(row["name"]) if self._key == "NAME" else row[self._key.lower()], row["id"]
+        key = row[self._key.lower()]
+        return lower(key) if self._key == "NAME" else key, row["id"]
 
     def _precedes(self, one: Position, other: Position) -> bool:
         return one < other if self._ascending else one > other
 
     def _cursor(self, row: Row) -> str:
         key, id_ = self._position(row)
-        text = json.dumps(key if self._key == "NAME" else key.astimezone(UTC).strftime(TIME), ensure_ascii=False)
+        text = json.dumps(key if self._is_text else key.astimezone(UTC).strftime(TIME), ensure_ascii=False)
         content = f'{json.dumps(self._context)[:-1]},{text},"{id_}"]'
         return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
 
@@ -129,7 +138,7 @@ class Page:
         match json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)):
             case [*context, str(key), str(id_)] if context == self._context:
                 check_text(key)
-                return key if self._key == "NAME" else datetime.strptime(key, TIME).replace(tzinfo=UTC), UUID(id_)
+                return key if self._is_text else datetime.strptime(key, TIME).replace(tzinfo=UTC), UUID(id_)
         raise ValueError("It is no cursor of this list in this order.")
 
 
@@ -151,7 +160,7 @@ class Reference:
             owner = "id" if table == "tenancy" else "tenancy_id"
             found = await connection.fetch(f"select * from {table}")
             rows[table] = [read_row(table, each) for each in found if each.get(owner, tenancy) == tenancy]
-        return cls(rows, token)
+        return cls({**rows, **counted_tags(rows)}, token)
 
     def answer(self, query: str, variables: Mapping[str, Any], operation_name: str | None) -> dict[str, Any] | None:
         """The `data` of the response to a request whose document is valid; None when there are errors in it."""
@@ -253,7 +262,7 @@ class Reference:
         return self._one(table, **{snake_case(name): value})
 
     def _page(self, listing: Listing, parent: Row, page: Page) -> Row:
-        rows = self._all(listing.table, **({listing.parent: parent["id"]} if listing.parent else {}))
+        rows = self._all(listing.table, **({listing.parent: parent[listing.of_parent]} if listing.parent else {}))
         wanted = page.filter.items()
         return page.connection(row for row in rows if all(self._meets(row, listing, *each) for each in wanted))
 
@@ -409,6 +418,24 @@ def rfc3339(moment: datetime) -> str:
 def progress(stages: Sequence[Row]) -> int:
     over = sum(each["status"] in ("COMPLETED", "SKIPPED") for each in stages)
     return 100 * over // len(stages) if stages else 0
+
+
+def counted_tags(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """The keys and the values of tags, each with how many accounts have it."""
+    gone = {account["id"] for account in rows["account"] if account["status"] == "CANCELLED"}
+    tags = [tag for tag in rows["tag"] if tag["account_id"] not in gone]
+    columns = {"tag_key": ("key",), "tag_value": ("key", "value")}
+    return {
+        table: [
+            {
+                **dict(zip(names, found, strict=True)),
+                "account_count": count,
+                "id": UUID(hashlib.md5(found[-1].encode(), usedforsecurity=False).hexdigest()),
+            }
+            for found, count in Counter(tuple(tag[name] for name in names) for tag in tags).items()
+        ]
+        for table, names in columns.items()
+    }
 
 
 def below(prefix: str, row: Row) -> Row:

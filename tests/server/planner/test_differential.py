@@ -47,6 +47,9 @@ async def cursors(side: Side) -> dict[str, list[str | None]]:
                 by = f"{{field: {order}, direction: {direction}}}"
                 places += (await edges(side, f"{{ {name}(orderBy: {by}) {{ edges {{ cursor }} }} }}", name))[::9]
         found[f"Query.{name}"] = places
+    found["Query.tagKeys"] = await edges(side, "{ tagKeys { edges { cursor } } }", "tagKeys")
+    keys = (await side.ask("{ tagKeys { nodes { values { edges { cursor } } } } }"))["tagKeys"]["nodes"]
+    found["TagKey.values"] = [edge["cursor"] for key in keys for edge in key["values"]["edges"]]
     setups = 'account(by: {name: "member 00"}) { setups { edges { cursor } } }'
     found["Account.setups"] = await edges(side, f"{{ {setups} }}", "account", "setups")
     accounts = 'accountType(by: {name: "general"}) { accounts { edges { cursor } } }'

@@ -131,7 +131,7 @@ async def test_a_value_is_never_part_of_a_statement(place: tuple[str, str, str, 
     assert schema._schema.query_type is not None
     definition = schema._schema.query_type.fields[field].args[argument]
     named = get_named_type(schema._schema.query_type.fields[field].type)
-    selection = "totalCount nodes { id }" if named.name.endswith("Connection") else "id"
+    selection = "totalCount nodes { __typename }" if named.name.endswith("Connection") else "id"
     query = f"query($value: {type_}) {{ {field}({argument}: $value) {{ {selection} }} }}"
     found = set()
     for text in (*HOSTILE, "harmless", "acc_" + "0" * 32, "a\0b", "$1", "$$", "\\", "'", '"', "''", "%s", "{row}"):

@@ -171,6 +171,7 @@ async def _side(owner: Connection, reader: CountingReader, uncounted: Reader, na
         await _account(owner, side, 3 + number // 3, f"{'mM'[number % 2]}ember {number:02}", type_)
     for number, text in enumerate(HOSTILE):
         await _account(owner, side, 20 + number, text, "Sandbox", alias=text, tags={"hostile": text, text: ""})
+    await _account(owner, side, 40, "given up", "Sandbox", status="CANCELLED", tags={"team": "gone", "left": "1"})
     await _setups(owner, side)
     await _policies(owner, side)
     await _groups(owner, side)
@@ -186,11 +187,12 @@ async def _account(
     type_: str,
     *,
     role: str = "MEMBER",
+    status: str | None = None,
     alias: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
     number = len(side.accounts)
-    status = "ACTIVE" if role != "MEMBER" or number % 4 else "ERROR"
+    status = status or ("ACTIVE" if role != "MEMBER" or number % 4 else "ERROR")
     account = await owner.fetchval(
         "INSERT INTO account (tenancy_id, name, alias, email, aws_account_id, role, origin, status, account_type_id,"
         " created_by_kind, created_by_id, created_by_name, created_at, updated_at)"
