@@ -190,10 +190,11 @@ def schema() -> None:
 
 @commands.command("iam-policy")
 def iam_policy() -> None:
-    """Print the IAM policy that holds what setups and rollouts call in AWS, and nothing more."""
+    """Print the IAM policy that holds what Freehold calls in AWS, and nothing more."""
     stages = importlib.import_module("workers.assurance.stages").STAGES
     of_policies = importlib.import_module("workers.policies.calls").PERMISSIONS
-    actions = sorted({*of_policies, *(permission for stage in stages for permission in stage.permissions)})
+    of_quotas = importlib.import_module("workers.quotas").PERMISSIONS
+    actions = sorted({*of_policies, *of_quotas, *(permission for stage in stages for permission in stage.permissions)})
     statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}
     click.echo(json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=2))
 

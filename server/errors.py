@@ -40,6 +40,7 @@ class UserErrorCode(StrEnum):
     FORBIDDEN = "FORBIDDEN"
     NOT_READY = "NOT_READY"
     IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
 
 
 @dataclass(frozen=True, slots=True)

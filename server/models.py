@@ -11,6 +11,7 @@ from server.idempotency import IdempotencyKey
 from server.identity.models import ApiToken
 from server.jobs import Outbox
 from server.policies.models import EffectivePolicy, Policy, PolicyAttachment, PolicyEvent, PolicyVersion
+from server.quotas.models import Quota, QuotaReading
 from server.tenancies.models import Tenancy
 
 
@@ -38,6 +39,8 @@ __all__ = [
     "PolicyAttachment",
     "PolicyEvent",
     "PolicyVersion",
+    "Quota",
+    "QuotaReading",
     "Setup",
     "Stage",
     "StageDefinition",

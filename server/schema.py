@@ -21,6 +21,7 @@ from server.planner.mapping import by_node_id
 from server.policies.mutations import PolicyMutation
 from server.policies.queries import PolicyQuery
 from server.policies.subscriptions import PolicySubscription
+from server.quotas.mutations import QuotaMutation
 from server.tenancies.queries import TenancyQuery
 
 
@@ -32,7 +33,7 @@ class Query(AssuranceQuery, AccessQuery, PolicyQuery, AccountQuery, AccountTypeQ
 
 
 @strawberry.type
-class Mutation(AssuranceMutation, AccessMutation, PolicyMutation, AccountTypeMutation):
+class Mutation(AssuranceMutation, AccessMutation, PolicyMutation, AccountTypeMutation, QuotaMutation):
     pass
 
 

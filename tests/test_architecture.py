@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # A domain may import those to its right, never one to its left.
-DOMAINS = ("assurance", "access", "policies", "accounts", "account_types", "tenancies")
+DOMAINS = ("assurance", "access", "policies", "accounts", "account_types", "quotas", "tenancies")
 # What a worker may import from the server: the contract, and of each domain its tables and its rules.
 FOR_WORKERS = {
     "config",
@@ -27,12 +27,13 @@ RULES = {"models", "service", "tags", "foundation", "governance"}
 # Inside a domain: who may import whom.
 INSIDE = {
     "models": set[str](),
-    "service": {"models", "tags"},
+    "service": {"models", "tags", "use"},
     "tags": {"models"},
     "foundation": {"models", "service", "requests"},
     "governance": {"models", "service"},
     "grants": {"models"},
-    "types": {"models"},
+    "types": {"models", "use"},
+    "use": {"models"},
     "queries": {"models", "service", "types", "inputs", "preview", "preview_types"},
     "requests": {"models", "service"},
     "mutations": {"models", "service", "grants", "requests", "types", "checks", "inputs"},
@@ -49,8 +50,7 @@ INSIDE = {
     "lockout": {"actions", "conditions", "document", "evaluation"},
     "diff": {"document"},
     # Both together.
-    "limits": set(),
-    "checks": {"models", "actions", "document", "limits", "lockout", "problems"},
+    "checks": {"models", "actions", "document", "lockout", "problems"},
     "paths": {"models", "requests"},
     "inputs": {"requests"},
     "preview_types": {"evaluation"},
@@ -61,7 +61,6 @@ INSIDE = {
         "diff",
         "document",
         "evaluation",
-        "limits",
         "lockout",
         "paths",
         "preview_types",

@@ -34,6 +34,7 @@ from workers.executor import Executor
 from workers.listener import listen
 from workers.memory import trim_forever
 from workers.policies.rollout import POLICY, Rollouts
+from workers.quotas import read_quotas_forever
 from workers.setups import SETUP
 from workers.sweeper import sweep_forever
 
@@ -108,6 +109,7 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
                     relay(engine, queue, wake),
                     listen(database_url, wake),
                     sweep_forever(engine, executor, rollouts),
+                    read_quotas_forever(engine, aws),
                     trim_forever(),
                 )
             ]

@@ -26,6 +26,8 @@ from server.assurance.service import (
 )
 from server.errors import UserError, UserErrorCode, refuse
 from server.idempotency import IdempotencyKey, Request, once
+from server.quotas.models import QuotaCode
+from server.quotas.service import check_quota
 from server.tenancies.models import Tenancy
 
 # What a unique constraint means when two requests race past the checks.
@@ -57,6 +59,7 @@ async def create_account(
     async def create() -> UUID:
         tenancy = await session.get_one(Tenancy, tenancy_id)
         account_type = await _account_type(session, tenancy_id, account_type_id)
+        await check_quota(session, tenancy_id, QuotaCode.ACCOUNTS)
         account = await accounts.add_account(
             session, actor, tenancy, account_type, name=name, alias=alias, email=email, tags=tags
         )

@@ -16,10 +16,11 @@ from server.database import transaction
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.policies.actions import check_actions
 from server.policies.document import ACTION, Document, check_size, parse_document
-from server.policies.limits import policy_size_limit
 from server.policies.lockout import AtStake, Caller, Lockout, denied_calls, member_calls, with_full_access
 from server.policies.models import Policy
 from server.policies.problems import Problem
+from server.quotas.models import QuotaCode
+from server.quotas.service import read_documented_limit
 from server.tenancies.models import Tenancy
 from server.tenancies.service import ROLE, partition
 
@@ -99,7 +100,9 @@ async def read_ground(session: AsyncSession, tenancy_id: UUID) -> Ground:
         partition=partition(tenancy.home_region),
         organization_id=tenancy.aws_organization_id,
     )
-    return Ground(member_calls(permissions), caller, await policy_size_limit(session, tenancy_id))
+    return Ground(
+        member_calls(permissions), caller, await read_documented_limit(session, tenancy_id, QuotaCode.POLICY_SIZE)
+    )
 
 
 def at_stake(document: Document, ground: Ground, caller: Caller) -> Lockout:

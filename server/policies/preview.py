@@ -19,7 +19,6 @@ from server.policies.conditions import Context, context
 from server.policies.diff import difference
 from server.policies.document import ACTION, Document, parse_document
 from server.policies.evaluation import Decision, Level, Outcome, evaluate
-from server.policies.limits import policies_per_target_limit
 from server.policies.lockout import with_full_access
 from server.policies.paths import Path, Paths, Reached, number_patterns, read_paths, told_apart
 from server.policies.preview_types import (
@@ -33,6 +32,8 @@ from server.policies.preview_types import (
     RequestPreview,
 )
 from server.policies.requests import Target, check_target
+from server.quotas.models import QuotaCode
+from server.quotas.service import read_documented_limit
 
 NAMES, REASONS = 10, 5
 MOST_REQUESTS = 50
@@ -71,7 +72,7 @@ async def preview_policy(engine: AsyncEngine, tenancy_id: UUID, asked: Asked) ->
         await check_target(session, tenancy_id, asked.target, lock=False)
         paths = await read_paths(session, tenancy_id, asked.target, asked.policy_id)
         ground = await read_ground(session, tenancy_id)
-        limit = await policies_per_target_limit(session, tenancy_id)
+        limit = await read_documented_limit(session, tenancy_id, QuotaCode.POLICIES_PER_TARGET)
     if asked.policy_id is not None and asked.policy_id not in paths.policies:
         raise refuse(UserErrorCode.NOT_FOUND, "There is no policy with this id.", "policyId")
     return await asyncio.to_thread(lambda: _Preview(asked, paths, ground).run(limit))

@@ -17,6 +17,8 @@ from server.accounts.service import Actor
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState, PolicyVersion
 from server.policies.service import NO_ERROR, change, record_event, wake
+from server.quotas.models import QuotaCode
+from server.quotas.service import check_quota
 
 # AWS, API reference of CreatePolicy; the names are kept to what can be read in a list.
 NAME_LENGTH = 128
@@ -45,10 +47,14 @@ class Target:
 async def create_policy(
     session: AsyncSession, actor: Actor, tenancy_id: UUID, *, name: str, description: str, document: dict[str, Any]
 ) -> UUID:
-    """Add a policy with a document that was checked, and begin its rollout. Raises Refused: VALIDATION, NAME_IN_USE."""
+    """Add a policy with a document that was checked, and begin its rollout.
+
+    Raises Refused: VALIDATION, NAME_IN_USE, QUOTA_EXCEEDED.
+    """
     _check_name(name)
     _check_description(description)
     await _check_free(session, tenancy_id, name)
+    await check_quota(session, tenancy_id, QuotaCode.POLICIES)
     policy = await add_policy(session, actor, tenancy_id, name=name, description=description, document=document)
     return policy.id
 
@@ -153,14 +159,16 @@ async def delete_policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID
 async def attach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, policy_id: UUID, target: Target) -> UUID:
     """Attach a policy. Returns the id of the attachment; one that was being removed is kept after all.
 
-    Raises Refused: NOT_FOUND, ALREADY_ATTACHED, ROLLOUT_IN_PROGRESS; PROTECTED for a target that is Freehold's or AWS's
-    own, or a managed policy.
+    Raises Refused: NOT_FOUND, ALREADY_ATTACHED, ROLLOUT_IN_PROGRESS, QUOTA_EXCEEDED; PROTECTED for a target that is
+    Freehold's or AWS's own, or a managed policy.
     """
     # First, in the order in which everybody locks.
     await check_target(session, tenancy_id, target, lock=True)
     policy = await _changeable(session, tenancy_id, policy_id)
     attachment = (await session.scalars(_on_target(policy, target))).one_or_none()
     if attachment is None:
+        on_target = (target.account_type_id, target.account_id)
+        await check_quota(session, tenancy_id, QuotaCode.POLICIES_PER_TARGET, target=on_target, field=("target",))
         return (await add_attachment(session, actor, policy, target)).id
     if attachment.state is not AttachmentState.DETACHING:
         raise refuse(

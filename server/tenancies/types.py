@@ -6,12 +6,13 @@ import strawberry
 
 from server.graphql.connections import Node
 from server.graphql.scalars import expose
-from server.planner.mapping import computed, table, to_one
+from server.planner.mapping import computed, table, to_many, to_one
 from server.tenancies import models
 from server.tenancies.models import TenancyState
 
 if TYPE_CHECKING:
     from server.accounts.types import Account
+    from server.quotas.types import Quota
 
 expose(
     TenancyState,
@@ -34,6 +35,9 @@ class Tenancy(Node):
     )
     logging: Annotated["Account", strawberry.lazy("server.accounts.types")] | None = to_one(
         on={"tenancy_id": "id"}, where={"role": "LOGGING"}, description="The account that holds the logs."
+    )
+    quotas: list[Annotated["Quota", strawberry.lazy("server.quotas.types")]] = to_many(
+        on={"tenancy_id": "id"}, order=("position",), description="What AWS limits of the organization."
     )
     last_position: int = computed(
         "coalesce((select last_position from event_counter where tenancy_id = {row}.id), 0)",

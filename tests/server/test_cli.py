@@ -20,6 +20,7 @@ from server.migrate import scram_verifier
 from server.tenancies.models import Tenancy
 from tests.running import CLEAN, FREEHOLD
 from tests.server.fixtures import engine, settings, worker_engine
+from workers import quotas
 from workers.assurance.stages import STAGES
 from workers.catalogue import declare_stages
 from workers.policies.calls import PERMISSIONS
@@ -95,11 +96,12 @@ async def test_a_wrong_tenancy_is_refused(run: Run, words: tuple[str, ...], expe
     assert "Traceback" not in errors
 
 
-async def test_the_iam_policy_holds_every_permission_of_stages_and_rollouts(run: Run) -> None:
+async def test_the_iam_policy_holds_every_permission_that_is_declared(run: Run) -> None:
     code, out, _ = await run("iam-policy")
     assert code == 0
     (statement,) = json.loads(out)["Statement"]
-    assert statement["Action"] == sorted({*PERMISSIONS, *(each for stage in STAGES for each in stage.permissions)})
+    declared = {*PERMISSIONS, *quotas.PERMISSIONS}
+    assert statement["Action"] == sorted({*declared, *(each for stage in STAGES for each in stage.permissions)})
     assert "sts:AssumeRole" in statement["Action"]
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_iam import IAMClient
     from types_aiobotocore_organizations import OrganizationsClient
     from types_aiobotocore_s3control import S3ControlClient
+    from types_aiobotocore_service_quotas import ServiceQuotasClient
     from types_aiobotocore_sts import STSClient
 
 ROLE_SESSION = "freehold"
@@ -58,13 +59,15 @@ NO_AMBIENT_CONFIGURATION = {
     "config_file": (None, None, os.devnull, None),
     "credentials_file": (None, None, os.devnull, None),
 }
+# Services whose IAM actions begin with another name.
+PREFIXES = {"service-quotas": "servicequotas"}
 # IAM actions that do not bear the name of the call that needs them.
 ACTIONS = {
     "s3control:GetPublicAccessBlock": "s3:GetAccountPublicAccessBlock",
     "s3control:PutPublicAccessBlock": "s3:PutAccountPublicAccessBlock",
 }
 
-Service = Literal["account", "ec2", "iam", "organizations", "s3control", "sts"]
+Service = Literal["account", "ec2", "iam", "organizations", "s3control", "service-quotas", "sts"]
 Guard = Callable[[str], None]
 
 # Asked before every call to AWS made below it, with the IAM action that the call needs; it forbids by raising.
@@ -192,6 +195,15 @@ class Aws:
     ) -> AbstractAsyncContextManager["S3ControlClient"]: ...
     @overload
     def client(
+        self,
+        service: Literal["service-quotas"],
+        region: str,
+        credentials: Credentials | None = None,
+        *,
+        once: bool = False,
+    ) -> AbstractAsyncContextManager["ServiceQuotasClient"]: ...
+    @overload
+    def client(
         self, service: Literal["sts"], region: str, credentials: Credentials | None = None, *, once: bool = False
     ) -> AbstractAsyncContextManager["STSClient"]: ...
     def client(
@@ -269,7 +281,7 @@ class Aws:
 
 def action(service: str, operation: str) -> str:
     """The IAM action that a call needs."""
-    call = f"{service}:{operation}"
+    call = f"{PREFIXES.get(service, service)}:{operation}"
     return ACTIONS.get(call, call)
 
 

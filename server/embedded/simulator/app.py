@@ -14,7 +14,7 @@ from moto.core.responses import BaseResponse
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import run_wsgi_app
 
-from server.embedded.simulator import HEALTH_PATH, account, iam, organizations, sts
+from server.embedded.simulator import HEALTH_PATH, account, iam, organizations, service_quotas, sts
 from server.embedded.simulator.answers import Answer, Call, error, read_call
 from server.embedded.simulator.organizations import Organizations, remember_members
 from server.embedded.simulator.persistence import Key, Snapshots, UnkeepableStateError, UnreadableStateError
@@ -40,7 +40,7 @@ class Simulator:
         self._lock = RLock()
         self._actions: list[str] = []
         _note_actions(self._actions)
-        for extension in (organizations, iam, sts, account):
+        for extension in (organizations, iam, sts, account, service_quotas):
             extension.install()
         snapshots.add_collection(registry_backends)
         snapshots.share_documents(iam.documents)

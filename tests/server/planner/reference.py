@@ -44,7 +44,15 @@ TYPES = {
 NODES = dict(zip(("ten", "acc", "typ", "set", "pol", "att", "grp", "usr"), TYPES, strict=True))
 PREFIXES = {**{TYPES[table]: prefix for prefix, table in NODES.items()}, "Actor": "tok", "Viewer": "tok"}
 TABLES = (*TYPES, "tag", "stage", "stage_definition", "api_token", "event_counter", "policy_version")
-TABLES += ("group_membership", "access_grant", "account_access")
+TABLES += ("group_membership", "access_grant", "account_access", "quota")
+# By code, in their order; of the accounts AWS documents none.
+DOCUMENTED = {
+    "ACCOUNTS": None,
+    "ORGANIZATIONAL_UNITS": 2_000,
+    "POLICIES": 10_000,
+    "POLICIES_PER_TARGET": 10,
+    "POLICY_SIZE": 10_240,
+}
 LOOKUPS = {
     "Query.account": "acc",
     "Query.accountType": "typ",
@@ -195,6 +203,7 @@ class Reference:
             "Viewer.tenancy": lambda *_: one("tenancy"),
             "Viewer.tokenId": lambda row, _: encode("tok", row["id"]),
             "Tenancy.lastPosition": lambda *_: (one("event_counter") or {"last_position": 0})["last_position"],
+            "Tenancy.quotas": lambda *_: [self._quota(code) for code in DOCUMENTED],
             "Tenancy.security": lambda *_: one("account", role="SECURITY"),
             "Tenancy.logging": lambda *_: one("account", role="LOGGING"),
             "Account.lastSequence": lambda row, _: row["last_seq"],
@@ -296,6 +305,37 @@ class Reference:
     def _through(self, mine: str, row: Row, theirs: str, table: str) -> list[Row]:
         keys = [each[theirs] for each in self._all("group_membership", **{mine: row["id"]})]
         return sorted((each for each in self._all(table) if each["id"] in keys), key=itemgetter("name", "id"))
+
+    def _quota(self, code: str) -> Row:
+        row = self._one("quota", code=code) or {"aws_limit": None, "set_limit": None, "read_at": None}
+        known = {"SET": row["set_limit"], "AWS": row["aws_limit"], "DOCUMENTED": DOCUMENTED[code]}
+        source = next(source for source, limit in known.items() if limit is not None or source == "DOCUMENTED")
+        return {
+            "__typename": "Quota",
+            "code": code,
+            "limit": known[source],
+            "used": self._used(code),
+            "source": source,
+            "read_at": row["read_at"],
+        }
+
+    def _used(self, code: str) -> int:
+        match code:
+            case "ACCOUNTS":
+                return sum(account["status"] != "CANCELLED" for account in self._all("account"))
+            case "ORGANIZATIONAL_UNITS":
+                return 3 + len(self._all("account_type", foundation=False))
+            case "POLICIES":
+                return len(self._all("policy"))
+            case "POLICIES_PER_TARGET":
+                targets = Counter((a["account_type_id"], a["account_id"]) for a in self._all("policy_attachment"))
+                return 1 + max(targets.values())
+            case _:
+                texts = (
+                    json.dumps(each["document"], ensure_ascii=False, separators=(",", ":"))
+                    for each in self._all("policy")
+                )
+                return max(map(len, texts))
 
     def _by_group(self, rows: Iterable[Row]) -> list[Row]:
         names = {group["id"]: group["name"] for group in self._all("user_group")}

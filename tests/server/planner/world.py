@@ -176,6 +176,14 @@ async def _side(owner: Connection, reader: CountingReader, uncounted: Reader, na
     await _policies(owner, side)
     await _groups(owner, side)
     await _access(owner, side)
+    await owner.executemany(
+        "INSERT INTO quota (tenancy_id, code, aws_limit, read_at, set_limit) VALUES ($1, $2, $3, $4, $5)",
+        [
+            (tenancy, "ACCOUNTS", 50, START, None),
+            (tenancy, "POLICIES", 5_000, START, 7),
+            (tenancy, "POLICY_SIZE", None, None, 9),
+        ],
+    )
     return side
 
 
