@@ -46,14 +46,12 @@ subscription($id: ID!) {
 """
 
 
-class Running:
-    """A running installation and what it printed when it was ready."""
+class Api:
+    """The API of a server, for the bearer of a token."""
 
-    def __init__(self, process: asyncio.subprocess.Process, description: Mapping[str, str]) -> None:
-        self.process = process
-        self.description = description
-        self.url = description["url"]
-        self.headers = {"Authorization": f"Bearer {description['token']}"}
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self.headers = {"Authorization": f"Bearer {token}"}
 
     async def ask(self, query: str, **variables: object) -> dict[str, Any]:
         """The data of a request that must succeed."""
@@ -88,6 +86,15 @@ class Running:
 
     async def events(self, account_id: str) -> list[dict[str, Any]]:
         return [event async for event in self.follow(account_id)]
+
+
+class Running(Api):
+    """A running installation and what it printed when it was ready."""
+
+    def __init__(self, process: asyncio.subprocess.Process, description: Mapping[str, str]) -> None:
+        super().__init__(description["url"], description["token"])
+        self.process = process
+        self.description = description
 
     async def aws_accounts(self) -> dict[str, str]:
         """What AWS itself says: the name of each account by its id."""

@@ -1,9 +1,13 @@
-"""compose.yaml is a Compose file, and names settings and commands that exist."""
+"""compose.yaml is a Compose file, and what it runs starts, is found healthy and works together, without Docker."""
 
+import asyncio
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,15 @@ import yaml
 
 from server.cli import commands
 from server.config import Settings
+from server.embedded.ports import free_port
+from tests.running import CLEAN, FREEHOLD, Api
+from tests.server.waiting import until
 
 FILE = Path(__file__).parent.parent / "compose.yaml"
+SIMULATOR_PORT, SERVER_PORT = "4566", "8000"
+# As another container would: of the loopback network, only 127.0.0.1 reaches what listens on its default address.
+NEIGHBOUR = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+READY_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +53,7 @@ def test_it_has_every_part(compose: dict[str, Any]) -> None:
         assert services[name]["healthcheck"]["test"], name
 
 
-def interpolated(value: str, environment: dict[str, str]) -> str:
+def interpolated(value: str, environment: Mapping[str, str]) -> str:
     """The value as Compose passes it on: `${NAME-default}` and `${NAME:-default}`."""
 
     def replace(match: re.Match[str]) -> str:
@@ -68,26 +79,107 @@ def test_every_setting_it_names_is_accepted(
         assert Settings.from_environment(passed).aws_endpoint_url == endpoint, name
 
 
-def test_the_commands_of_its_header_are_complete() -> None:
+def of_the_header() -> list[list[str]]:
+    """The words behind `freehold` of each command that the header tells the operator to run."""
     header = FILE.read_text().split("name: freehold")[0].replace("\\\n#", "")
-    found = re.findall(r"cli freehold (.+)", header)
+    return [shlex.split(line) for line in re.findall(r"cli freehold (.+)", header)]
+
+
+def test_the_commands_of_its_header_are_complete() -> None:
+    found = of_the_header()
     assert len(found) == 2
-    for line in found:
+    for group, *words in found:
         # Parses the words, down to required options, without running anything.
-        group, *words = shlex.split(line)
         sub = commands.commands[group]
         assert isinstance(sub, click.Group)
         sub.commands[words[0]].make_context(words[0], words[1:])
 
 
-def test_every_command_it_runs_exists(compose: dict[str, Any]) -> None:
-    ours = [service for service in compose["services"].values() if service.get("image") == "freehold"]
-    named = [service["command"] for service in ours if service.get("command", [""])[0] == "freehold"]
-    named += [
-        test[1:] for service in ours if (test := service.get("healthcheck", {}).get("test", ["", ""]))[1] == "freehold"
-    ]
-    assert named
-    for _, command, *options in named:
-        found = commands.commands[command]
-        known = {flag for parameter in found.params if isinstance(parameter, click.Option) for flag in parameter.opts}
-        assert set(options) <= known, command
+@dataclass
+class Parts:
+    """Runs what compose.yaml runs, on this machine.
+
+    The names of containers and their ports become addresses of the loopback network; all else is as the file has it.
+    """
+
+    services: dict[str, Any]
+    settings: Settings
+    data_dir: Path
+    simulator_port: str
+    server_port: str
+
+    def environment(self, name: str) -> dict[str, str]:
+        given: dict[str, str] = self.services[name].get("environment", {})
+        passed = {key: interpolated(value, {}) for key, value in given.items()}
+        for key in ("database_url", "worker_database_url", "owner_database_url", "redis_url"):
+            if (variable := f"FREEHOLD_{key.upper()}") in passed:
+                passed[variable] = self.settings.require(key)
+        if "FREEHOLD_AWS_ENDPOINT_URL" in passed:
+            assert passed["FREEHOLD_AWS_ENDPOINT_URL"] == f"http://simulator:{SIMULATOR_PORT}"
+            passed["FREEHOLD_AWS_ENDPOINT_URL"] = f"http://{NEIGHBOUR}:{self.simulator_port}"
+        if "FREEHOLD_HOST" in passed:
+            passed["FREEHOLD_PORT"] = self.server_port
+        return CLEAN | passed
+
+    def here(self, words: list[str]) -> list[str]:
+        """The words of a command of a container, for this machine."""
+        program, *rest = words
+        found = {"python": [sys.executable], "freehold": [*FREEHOLD]}[program] + rest
+        replaced = {"/data": str(self.data_dir), SIMULATOR_PORT: self.simulator_port, SERVER_PORT: self.server_port}
+        for before, after in replaced.items():
+            found = [re.sub(rf"(?<!\w){before}\b", after, word) for word in found]
+        return found
+
+    @asynccontextmanager
+    async def running(self, name: str) -> AsyncIterator[None]:
+        """A service that is healthy, for as long as the block runs."""
+        process = await asyncio.create_subprocess_exec(
+            *self.here(self.services[name]["command"]), env=self.environment(name)
+        )
+        try:
+            test: list[str] = self.services[name]["healthcheck"]["test"]
+            assert test[0] == "CMD"
+
+            async def healthy() -> bool:
+                assert process.returncode is None, f"{name} ended with {process.returncode}"
+                return (await self.run(name, self.here(test[1:])))[0] == 0
+
+            await until(healthy, within=READY_SECONDS)
+            yield
+            assert process.returncode is None, f"{name} ended with {process.returncode}"
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+
+    async def run(self, name: str, words: list[str]) -> tuple[int | None, str]:
+        """Run a command with the environment of a service to its end; its exit status and what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            env=self.environment(name),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        return process.returncode, out.decode()
+
+
+async def test_what_it_runs_works_together(compose: dict[str, Any], empty: Settings, tmp_path: Path) -> None:
+    parts = Parts(compose["services"], empty, tmp_path, str(free_port()), str(free_port()))
+    code, out = await parts.run("migrate", parts.here(compose["services"]["migrate"]["command"]))
+    assert (code, out[:30]) == (0, "The database is at revision 00"), out
+    async with AsyncExitStack() as stack:
+        for name in ("simulator", "server", "worker"):
+            await stack.enter_async_context(parts.running(name))
+        printed = [await parts.run("cli", [*FREEHOLD, *words]) for words in of_the_header()]
+        assert [code for code, _ in printed] == [0, 0], printed
+        api = Api(f"http://{NEIGHBOUR}:{parts.server_port}", token=printed[1][1].strip())
+        accounts = (await api.ask("{ accounts { nodes { id } } }"))["accounts"]["nodes"]
+        await asyncio.gather(*(api.events(account["id"]) for account in accounts))
+        assert await api.ask("{ tenancy { name state } }") == {"tenancy": {"name": "local", "state": "ACTIVE"}}
+
+
+def test_every_part_of_ours_is_run(compose: dict[str, Any]) -> None:
+    ours = {name for name, service in compose["services"].items() if service.get("image") == "freehold"}
+    assert ours == {"simulator", "migrate", "server", "worker", "cli"}
+    assert compose["services"]["server"]["ports"] == [f"127.0.0.1:8000-8001:{SERVER_PORT}"]

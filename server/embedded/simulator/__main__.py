@@ -25,6 +25,12 @@ MOTO_SETTINGS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m server.embedded.simulator", description=__doc__)
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        help="the address to listen on; whoever reaches it may change everything, so only within a closed network "
+        "another than %(default)s",
+    )
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--no-fsync", action="store_true", help="never wait for the disk (tests)")
@@ -34,8 +40,8 @@ def main() -> None:
         del os.environ[name]
     os.environ.update(MOTO_SETTINGS)
     try:
-        require_free_port(LOOPBACK, arguments.port)
-        serve(arguments.port, arguments.data_dir, fsync=not arguments.no_fsync)
+        require_free_port(arguments.host, arguments.port)
+        serve(arguments.host, arguments.port, arguments.data_dir, fsync=not arguments.no_fsync)
     except PortInUseError as error:
         # Whoever took it may let go of it.
         sys.exit(str(error))
@@ -44,15 +50,15 @@ def main() -> None:
         sys.exit(HOPELESS)
 
 
-def serve(port: int, data_dir: Path, *, fsync: bool) -> None:
+def serve(host: str, port: int, data_dir: Path, *, fsync: bool) -> None:
     # Here, because moto reads its settings as it is imported.
     from server.embedded.simulator.app import Simulator  # noqa: PLC0415
     from server.embedded.simulator.http import make_server  # noqa: PLC0415
     from server.embedded.simulator.persistence import Snapshots  # noqa: PLC0415
 
     simulator = Simulator(Snapshots(data_dir / "state.sqlite3", fsync=fsync))
-    server = make_server(port, simulator)
-    log.info("ready on http://%s:%d", LOOPBACK, port)
+    server = make_server(host, port, simulator)
+    log.info("ready on http://%s:%d", host, port)
     threading.Thread(target=simulator.warm_up, daemon=True).start()
     server.serve_forever()
 

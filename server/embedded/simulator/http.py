@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, ThreadedWSGIServer
 
-from server.embedded.ports import LOOPBACK
-
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
@@ -26,5 +24,5 @@ class Handler(MotoRequestHandler):
         log.warning(format, *args)
 
 
-def make_server(port: int, application: "WSGIApplication") -> BaseWSGIServer:
-    return ThreadedWSGIServer(LOOPBACK, port, application, handler=Handler)
+def make_server(host: str, port: int, application: "WSGIApplication") -> BaseWSGIServer:
+    return ThreadedWSGIServer(host, port, application, handler=Handler)
