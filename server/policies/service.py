@@ -4,6 +4,7 @@ Every function works inside the caller's transaction. Locks are always taken in 
 type, policy; whoever changes an attachment holds its policy.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -24,6 +25,29 @@ NO_ERROR: dict[str, object] = {
     "error_class": None,
     "error_aws_request_id": None,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a call to AWS was about, as it was when the call was chosen: its error is written onto nothing else."""
+
+    version: int
+    state: PolicyState
+    # How often the policy had been woken by then.
+    hint_number: int
+    attachment_id: UUID | None
+    attachment_state: AttachmentState | None
+
+    @classmethod
+    def of(cls, policy: Policy, attachment: PolicyAttachment | None) -> "Asked":
+        attached = (None, None) if attachment is None else (attachment.id, attachment.state)
+        return cls(policy.version, policy.state, policy.hint_number, *attached)
+
+    def is_still(self, policy: Policy, attachment: PolicyAttachment | None) -> bool:
+        """Whether it is still what is wanted of the policy, or of the attachment if the call was about one."""
+        if attachment is not None:
+            return attachment.state is self.attachment_state
+        return (policy.version, policy.state) == (self.version, self.state)
 
 
 def change(row: Policy | PolicyAttachment, **values: object) -> None:
@@ -205,15 +229,16 @@ async def keep_missing(session: AsyncSession, policy: Policy) -> None:
     await record_event(session, policy)
 
 
-async def keep_error(
-    session: AsyncSession, policy: Policy, attachment_id: UUID | None, error: StageError, delay: timedelta
-) -> None:
+async def keep_error(session: AsyncSession, policy: Policy, asked: Asked, error: StageError, delay: timedelta) -> None:
     """A call to AWS about the policy, or about an attachment, has ended with an error.
 
     Where that passes the rollout gives up its lease and goes on after `delay`. Otherwise what was to be made is FAILED,
-    what was to go stays as it is with the error, and the rollout goes on with the rest.
+    what was to go stays as it is with the error, and the rollout goes on with the rest. What somebody has asked since
+    the call is tried at once, and has no error of before.
     """
-    attachment = None if attachment_id is None else await _attachment(session, attachment_id)
+    attachment = None if asked.attachment_id is None else await _attachment(session, asked.attachment_id)
+    if not asked.is_still(policy, attachment):
+        return
     passes = error.error_class is StageErrorClass.TRANSIENT
     change(policy if attachment is None else attachment, **error.columns)
     if not passes:
@@ -223,33 +248,43 @@ async def keep_error(
             attachment.state = AttachmentState.FAILED
     else:
         policy.attempts += 1
+    if passes and policy.hint_number == asked.hint_number:
         policy.next_attempt_at = (await session.execute(select(func.clock_timestamp() + delay))).scalar_one()
         policy.lease_owner = policy.lease_until = None
     await record_event(session, policy, attachment)
 
 
 async def keep_name_taken(
-    session: AsyncSession, policy: Policy, holder: str | None, *, is_free: bool, delay: timedelta
+    session: AsyncSession,
+    policy: Policy,
+    asked: Asked,
+    name: str,
+    holder: str | None,
+    *,
+    is_free: bool,
+    delay: timedelta,
 ) -> None:
-    """AWS has refused the policy's name for another policy that has it; `holder` is the id of that one, if Freehold's.
+    """AWS has refused the name for another policy that has it; `holder` is the id of that one, if Freehold's.
 
     One of this tenancy is being renamed or deleted there, and its name is waited for; `is_free` when it has gone.
     """
+    if policy.aws_policy_id is None and not is_free:
+        # No call of ours has made it, so under another name it is another beginning.
+        policy.aws_name = None
+        if name != policy.name:
+            return
     others = select(Policy.id).where(Policy.tenancy_id == policy.tenancy_id, Policy.id != policy.id)
     ours = {f"pol_{key.hex}" for key in await session.scalars(others)} if holder is not None else set()
     if is_free or holder in ours:
-        message = f"AWS still has another policy named {policy.name!r}; the rollout goes on when the name is free."
+        message = f"AWS still has another policy named {name!r}; the rollout goes on when the name is free."
         error = StageError(NAME_TAKEN, message, StageErrorClass.TRANSIENT)
     else:
         message = (
-            f"AWS has a policy named {policy.name!r} that is not Freehold's. Rename or delete it there, or give this "
+            f"AWS has a policy named {name!r} that is not Freehold's. Rename or delete it there, or give this "
             "one another name; then retry the rollout."
         )
         error = StageError(NAME_TAKEN, message, StageErrorClass.NEEDS_PERSON)
-        if policy.aws_policy_id is None:
-            # No call of ours has made it, so under another name it is another beginning.
-            policy.aws_name = None
-    await keep_error(session, policy, None, error, delay)
+    await keep_error(session, policy, asked, error, delay)
 
 
 async def _attachment(session: AsyncSession, attachment_id: UUID) -> PolicyAttachment:

@@ -122,15 +122,18 @@ def refuse(code: str, status: int = 400, **fields: object) -> Fault:
 
 
 class Held:
-    """A fault that keeps calls waiting until `release`, after AWS has carried them out."""
+    """A fault that keeps calls waiting until `release`, after AWS has carried them out or they met another fault."""
 
-    def __init__(self) -> None:
+    def __init__(self, fault: Fault | None = None) -> None:
+        self._fault = fault
         self.reached = asyncio.Event()
         self.waiting = 0
         self._released = asyncio.Event()
 
-    async def __call__(self, _: web.Request, forward: Callable[[], Awaitable[web.Response]]) -> web.StreamResponse:
-        result = await forward()
+    async def __call__(
+        self, request: web.Request, forward: Callable[[], Awaitable[web.Response]]
+    ) -> web.StreamResponse:
+        result = await (forward() if self._fault is None else self._fault(request, forward))
         self.waiting += 1
         self.reached.set()
         await self._released.wait()

@@ -61,7 +61,7 @@ async def create(policy: Policy, organizations: "OrganizationsClient") -> Keep:
         found = await _holder(organizations, policy.aws_name)
         if found is not None and found.tag == tag(policy):
             return partial(service.keep_version, aws_policy_id=found.id, version=None)
-        return _name_taken(policy, found)
+        return _name_taken(policy, policy.aws_name, found)
     version = policy.version if policy.aws_name == policy.name else None
     return partial(service.keep_version, aws_policy_id=made["Policy"]["PolicySummary"]["Id"], version=version)
 
@@ -84,7 +84,7 @@ async def update(policy: Policy, aws_policy_id: str, organizations: "Organizatio
     except organizations.exceptions.PolicyNotFoundException:
         return service.keep_missing
     except organizations.exceptions.DuplicatePolicyException:
-        return _name_taken(policy, await _holder(organizations, policy.name))
+        return _name_taken(policy, policy.name, await _holder(organizations, policy.name))
     return partial(service.keep_version, aws_policy_id=aws_policy_id, version=policy.version)
 
 
@@ -128,10 +128,12 @@ def facts(policy: Policy) -> Mapping[str, str]:
     return {"name": policy.name, "email": "", "retry": "retry the rollout"}
 
 
-def _name_taken(policy: Policy, found: Found | None) -> Keep:
+def _name_taken(policy: Policy, name: str, found: Found | None) -> Keep:
     """AWS has another policy of this name; None when that one has gone meanwhile."""
     return partial(
         service.keep_name_taken,
+        asked=service.Asked.of(policy, None),
+        name=name,
         holder=None if found is None else found.tag,
         is_free=found is None,
         delay=backoff(policy.attempts + 1),

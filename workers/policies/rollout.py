@@ -9,14 +9,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.jobs import Job
 from server.leases import LeaseLost, StageErrorClass
 from server.policies import service
-from server.policies.models import AttachmentState, Policy, PolicyState
+from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState
 from server.tenancies.models import Tenancy
 from workers.assurance.runner import PATIENCE, backoff, internal, is_database_away
 from workers.assurance.stage import StageStopped
@@ -53,7 +52,7 @@ class Step:
     # As they were when the step was chosen.
     policy: Policy
     tenancy: Tenancy
-    attachment_id: UUID | None = None
+    attachment: PolicyAttachment | None = None
 
     @property
     def label(self) -> str:
@@ -106,7 +105,8 @@ class Rollouts:
         if attempts >= PATIENCE.get(told.code, attempts + 1):
             told = replace(told, error_class=StageErrorClass.NEEDS_PERSON)
         logger.warning("policy %s: %s: %s (AWS request %s)", step.label, told.code, told.message, told.aws_request_id)
-        return partial(service.keep_error, attachment_id=step.attachment_id, error=told, delay=backoff(attempts))
+        asked = service.Asked.of(step.policy, step.attachment)
+        return partial(service.keep_error, asked=asked, error=told, delay=backoff(attempts))
 
 
 async def next_step(session: AsyncSession, policy: Policy) -> Step | None:
@@ -154,5 +154,5 @@ async def _step_of_attachment(session: AsyncSession, policy: Policy, tenancy: Te
             await service.keep_detached(session, policy, attachment.id)
             continue
         call = calls.attach if attachment.state is AttachmentState.PENDING else calls.detach
-        return Step(partial(call, policy.aws_policy_id, target, attachment.id), policy, tenancy, attachment.id)
+        return Step(partial(call, policy.aws_policy_id, target, attachment.id), policy, tenancy, attachment)
     return None
