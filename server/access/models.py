@@ -26,6 +26,10 @@ class AccessState(StrEnum):
     FAILED = "FAILED"
 
 
+# The stage that removes the roles which are REMOVING.
+WITHDRAWAL = "withdrawn_access"
+
+
 class AccessCause(StrEnum):
     """Why a group has a role in an account, or has it no longer."""
 

@@ -46,7 +46,6 @@ async def begin_setup(session: AsyncSession, account: Account, kind: SetupKind) 
         undone = [] if latest is None or latest.status is not SetupStatus.FAILED else await _undone(session, latest)
         is_undone = StageDefinition.name.in_([stage.name for stage in undone])
         wanted = wanted.where(or_(StageDefinition.governs, is_undone))
-        wanted = wanted.order_by(StageDefinition.governs.desc())
     definitions = (await session.scalars(wanted.order_by(StageDefinition.position))).all()
     if not definitions:
         raise refuse(
@@ -178,8 +177,7 @@ async def complete_stage(session: AsyncSession, setup: Setup, position: int) -> 
     unfinished = await session.scalar(select(func.count()).where(Stage.setup_id == setup.id, Stage.status.not_in(OVER)))
     if unfinished == 0:
         await _finish(session, setup, SetupStatus.COMPLETED)
-        if setup.kind is not SetupKind.GOVERN:
-            await _set_account_status(session, setup, AccountStatus.ACTIVE)
+        await _set_account_status(session, setup, AccountStatus.ACTIVE)
         await _open_tenancy(session, setup.tenancy_id)
     await record_event(session, setup, position)
     return unfinished == 0
@@ -264,15 +262,21 @@ async def retry_setup(session: AsyncSession, account: Account, stage_name: str |
         stage.finished_at = stage.next_attempt_at = None
     setup.status = SetupStatus.PENDING
     setup.finished_at = setup.lease_owner = setup.lease_until = None
-    setup.next_attempt_at = (await session.execute(select(func.now()))).scalar_one()
-    setup.hint_number += 1
     if setup.kind in FIRST:
         await _set_account_status(session, setup, AccountStatus.INITIALIZING)
-    await record_event(session, setup, failed[0].position)
-    await enqueue(
-        session, setup.tenancy_id, Job.RUN_SETUP, setup.id, attempt=f"{setup.lease_token}.{setup.hint_number}"
-    )
+    await _take_up_again(session, setup, failed[0].position)
     return setup
+
+
+async def repeat_stage(session: AsyncSession, setup: Setup, name: str) -> bool:
+    """Have a setup that waits repeat a stage that it has completed, at once; False when there is none to repeat."""
+    stage = (await _stages(session, setup.id)).get(name)
+    if setup.status is not SetupStatus.WAITING or stage is None or stage.status is not StageStatus.COMPLETED:
+        return False
+    stage.status = StageStatus.PENDING
+    stage.finished_at = None
+    await _take_up_again(session, setup, stage.position)
+    return True
 
 
 async def cancel_setup(session: AsyncSession, setup: Setup) -> None:
@@ -307,7 +311,20 @@ async def wake_waiting(session: AsyncSession, tenancy_id: UUID) -> None:
         .execution_options(synchronize_session=False)
     )
     for setup in woken.all():
-        await enqueue(session, tenancy_id, Job.RUN_SETUP, setup.id, attempt=f"{setup.lease_token}.{setup.hint_number}")
+        await _wake(session, setup)
+
+
+async def _take_up_again(session: AsyncSession, setup: Setup, position: int) -> None:
+    """The setup is due now; what has changed of the stage at `position` is an event."""
+    setup.next_attempt_at = (await session.execute(select(func.now()))).scalar_one()
+    setup.hint_number += 1
+    await record_event(session, setup, position)
+    await _wake(session, setup)
+
+
+async def _wake(session: AsyncSession, setup: Setup) -> None:
+    attempt = f"{setup.lease_token}.{setup.hint_number}"
+    await enqueue(session, setup.tenancy_id, Job.RUN_SETUP, setup.id, attempt=attempt)
 
 
 async def _stages(session: AsyncSession, setup_id: UUID) -> dict[str, Stage]:

@@ -13,9 +13,9 @@ from server.access.service import create_group
 from server.assurance.governance import govern
 from server.database import transaction
 from tests.workers.world import World
+from workers.assurance.roles import PATH
 from workers.assurance.run import Run
 from workers.assurance.stage import StageStopped
-from workers.assurance.stages.access import PATH
 
 READ_ONLY = "arn:aws:iam::aws:policy/ReadOnlyAccess"
 ANYBODY = {
@@ -77,11 +77,35 @@ async def tamper(run: Run, name: str) -> None:
         await iam.untag_role(RoleName=name, TagKeys=["freehold:group"])
         await iam.attach_role_policy(RoleName=name, PolicyArn="arn:aws:iam::aws:policy/PowerUserAccess")
         await iam.put_role_policy(RoleName=name, PolicyName="more", PolicyDocument=json.dumps(ANYTHING))
+        await iam.tag_role(RoleName=name, Tags=[{"Key": "department", "Value": "finance"}])
+        await iam.put_role_permissions_boundary(RoleName=name, PermissionsBoundary=READ_ONLY)
         await iam.create_role(RoleName="hidden", Path=PATH, AssumeRolePolicyDocument=json.dumps(ANYBODY))
-        await iam.attach_role_policy(RoleName="hidden", PolicyArn=READ_ONLY)
-        await iam.put_role_policy(RoleName="hidden", PolicyName="more", PolicyDocument=json.dumps(ANYTHING))
-        await iam.create_instance_profile(InstanceProfileName="hidden")
-        await iam.add_role_to_instance_profile(InstanceProfileName="hidden", RoleName="hidden")
+    await hang_on(run, "hidden")
+
+
+async def move_below(run: Run, name: str) -> None:
+    """The role as it is, but further below the path."""
+    async with run.member("iam") as iam:
+        role = (await iam.get_role(RoleName=name))["Role"]
+        await iam.detach_role_policy(RoleName=name, PolicyArn=READ_ONLY)
+        await iam.delete_role(RoleName=name)
+        await iam.create_role(
+            Path=f"{PATH}below/",
+            RoleName=name,
+            AssumeRolePolicyDocument=json.dumps(role["AssumeRolePolicyDocument"]),
+            Description=role["Description"],
+            Tags=role["Tags"],
+        )
+        await iam.attach_role_policy(RoleName=name, PolicyArn=READ_ONLY)
+
+
+async def hang_on(run: Run, name: str) -> None:
+    """Hang everything on a role that keeps IAM from deleting it."""
+    async with run.member("iam") as iam:
+        await iam.attach_role_policy(RoleName=name, PolicyArn=READ_ONLY)
+        await iam.put_role_policy(RoleName=name, PolicyName="more", PolicyDocument=json.dumps(ANYTHING))
+        await iam.create_instance_profile(InstanceProfileName=name)
+        await iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
 
 
 ANYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
@@ -102,5 +126,7 @@ async def use_every_call(world: World) -> None:
         await change(world, type_id, Grant(made.id, AccessRole.ADMIN, "arn:aws:iam::{account}:policy/Lacking"))
         with pytest.raises(StageStopped):
             await world.assure(run, "access")
-    await change(world, type_id, revoke=(Revocation(made.id),))
+        await change(world, type_id, revoke=(Revocation(made.id),))
+        await hang_on(run, f"freehold-admin-{made.slug}")
+        await world.assure(run, "withdrawn_access")
     await world.complete(setup_id)

@@ -26,6 +26,7 @@ INFRASTRUCTURE = {
     "create_account",
     "assume_role",
     "access",
+    "withdrawn_access",
 }
 MEMBER_STAGES = [stage.name for stage in STAGES if stage.roles == MEMBERS]
 HARDENING = ["account_details", "iam_baseline", "s3_public_access", "ebs_encryption", "instance_metadata"]

@@ -15,6 +15,7 @@ from workers.assurance.stages import (
     organizational_units,
     policy_types,
     s3_public_access,
+    withdrawn_access,
 )
 
 STAGES: tuple[Stage, ...] = (
@@ -25,6 +26,8 @@ STAGES: tuple[Stage, ...] = (
     foundation_accounts.STAGE,
     # Every other account.
     create_account.STAGE,
+    # First of what is done in an account that is there: nothing that fails is to delay it.
+    withdrawn_access.STAGE,
     organizational_unit.STAGE,
     assume_role.STAGE,
     account_details.STAGE,

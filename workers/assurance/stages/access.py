@@ -1,94 +1,132 @@
-"""The IAM roles of groups in the account: exactly those that account types grant, as Freehold makes them.
+"""The IAM roles of groups in the account: exactly those that account types grant, as Freehold makes them."""
 
-They lie under the path /freehold/. Each trusts the management account alone, and only for sessions that name the group
-as their external id: so Freehold can hand out sessions of a group's role to who has shown to be a member of it.
-"""
-
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
+from botocore.exceptions import ClientError
 from sqlalchemy import and_, delete, func, select, tuple_, update
 
-from server.access.models import AccessRole, AccessState, AccountAccess, Group
+from server.access.models import AccessState, AccountAccess, Group
 from server.accounts.models import Account, AccountRole
 from server.leases import StageError, StageErrorClass
+from workers.assurance import roles
+from workers.assurance.roles import NameTaken, PolicyMissing, Wanted, role_name
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, StageStopped, finding, wait
+from workers.aws.errors import explain
 
 if TYPE_CHECKING:
     from types_aiobotocore_iam import IAMClient
-    from types_aiobotocore_iam.type_defs import TagTypeDef
 
-PATH = "/freehold/"
-ROLE_NAME_LENGTH = 64
-DESCRIPTION = "Made by Freehold for a group of users; what is changed here is changed back."
-SESSION_SECONDS = 3600
 # IAM User Guide, "Troubleshoot IAM": changes are not seen everywhere at once.
 NOT_SEEN = "IAM does not show a role that it has listed or made; Freehold tries again by itself."
 ACCOUNT = "{account}"
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A role as it should be."""
-
-    group_id: UUID
-    role: AccessRole
-    name: str
-    # As the database has it, where {account} stands for the account's number.
-    managed_policy_arn: str
-    policy_arn: str
-    trust: Mapping[str, Any]
-    tags: Mapping[str, str]
+# So many of the roles that AWS refuses are told by the setup; `account.access` tells of each.
+MOST_TOLD = 3
 
 
 async def check(run: Run) -> Sequence[Finding]:
     wanted = await _wanted(run)
     unsettled = await _unsettled(run)
     findings = [finding(unsettled == 0, f"{unsettled} changes of access are not noted as done")]
-    async with run.member("iam") as iam:
-        present = await _names(iam)
+    async with _iam(run) as iam:
+        paths = await roles.paths(iam)
         findings += [
-            finding(False, f"nobody is granted the role {name}")
-            for name in sorted(present - {each.name for each in wanted})
+            finding(False, f"nobody is granted the role {paths[name]}{name}") for name in _strangers(paths, wanted)
         ]
         for each in wanted:
-            faults = await _faults(iam, each) if each.name in present else ["there is none"]
+            faults = await roles.faults(iam, each) if paths.get(each.name) == roles.PATH else ["there is none"]
             findings.append(finding(not faults, f"the role {each.name}: {'; '.join(faults) or 'as it should be'}"))
     return findings
 
 
 async def apply(run: Run) -> None:
     wanted = await _wanted(run)
-    refused: dict[str, str] = {}
-    async with run.member("iam") as iam:
-        present = await _names(iam)
+    refused: dict[str, StageError] = {}
+    async with _iam(run) as iam:
+        paths = await roles.paths(iam)
         # First of all those who should not be there are kept out.
+        kept = await roles.delete(iam, _strangers(paths, wanted))
+        for each in wanted:
+            error = await _make(iam, each, is_listed=paths.get(each.name) == roles.PATH)
+            if error is not None:
+                refused[each.name] = error
+    await _note(run, wanted, refused)
+    stop({**refusals(kept), **refused})
+
+
+@asynccontextmanager
+async def _iam(run: Run) -> "AsyncIterator[IAMClient]":
+    """IAM of the account; what it does not show yet is waited for."""
+    async with run.member("iam") as iam:
         try:
-            for name in sorted(present - {each.name for each in wanted}):
-                await _delete(iam, name)
-            for each in wanted:
-                await _make(iam, each, is_new=each.name not in present)
-                if not await _attach(iam, each):
-                    refused[each.name] = (
-                        f"The account has no managed policy {each.policy_arn}. Create it there, or grant the group "
-                        "another policy, and retry the setup."
-                    )
+            yield iam
         except iam.exceptions.NoSuchEntityException as error:
             raise wait("NoSuchEntity", NOT_SEEN) from error
-    await _note(run, wanted, refused)
-    if refused:
-        raise StageStopped(StageError("NoSuchEntity", " ".join(refused.values()), StageErrorClass.NEEDS_PERSON))
+
+
+def _strangers(paths: Mapping[str, str], wanted: Sequence[Wanted]) -> list[str]:
+    """The roles that nobody is granted, among them those of a granted name further below the path."""
+    names = {each.name for each in wanted}
+    return sorted(name for name, path in paths.items() if path != roles.PATH or name not in names)
+
+
+async def _make(iam: "IAMClient", wanted: Wanted, *, is_listed: bool) -> StageError | None:
+    """Make the role; returns why not, where that is a fault of this role alone and does not pass by itself."""
+    try:
+        await roles.make(iam, wanted, is_listed=is_listed)
+    except PolicyMissing:
+        of_aws = ACCOUNT not in wanted.managed_policy_arn
+        advice = (
+            "AWS has no managed policy {}. Grant"
+            if of_aws
+            else "The account has no managed policy {}. Create it there, or grant"
+        )
+        message = f"{advice.format(wanted.policy_arn)} the group another policy, and retry the setup."
+        return StageError("NoSuchEntity", message, StageErrorClass.NEEDS_PERSON)
+    except NameTaken:
+        message = (
+            f"The account has a role {wanted.name} that is not Freehold's, as it does not lie under {roles.PATH}. "
+            "Delete it there, and retry the setup."
+        )
+        return StageError("EntityAlreadyExists", message, StageErrorClass.NEEDS_PERSON)
+    except iam.exceptions.NoSuchEntityException:
+        raise
+    except ClientError as error:
+        return refusals({wanted.name: error})[wanted.name]
+    return None
+
+
+def refusals(errors: Mapping[str, ClientError]) -> dict[str, StageError]:
+    """What AWS refuses of each role; raises an error that passes by itself, as the stage is then tried again."""
+    refused: dict[str, StageError] = {}
+    for name, error in errors.items():
+        told = explain(error, {"name": name, "email": ""})
+        if told is None or told.error_class is StageErrorClass.TRANSIENT:
+            raise error
+        refused[name] = replace(told, message=f"The role {name}: {told.message}")
+    return refused
+
+
+def stop(refused: Mapping[str, StageError]) -> None:
+    """Raise what AWS refuses of several roles as one error, if there is any."""
+    errors = [*refused.values()]
+    if not errors:
+        return
+    told = [error.message for error in errors[:MOST_TOLD]]
+    if len(errors) > MOST_TOLD:
+        told.append(f"AWS refuses {len(errors) - MOST_TOLD} roles more; the account's `access` tells of each.")
+    summary = StageError(errors[0].code, " ".join(told), StageErrorClass.NEEDS_PERSON, errors[0].aws_request_id)
+    raise StageStopped(summary)
 
 
 async def _wanted(run: Run) -> list[Wanted]:
     rows = (
         select(AccountAccess, Group.slug)
         .join(Group, and_(Group.tenancy_id == AccountAccess.tenancy_id, Group.id == AccountAccess.group_id))
-        .where(*_of(run), AccountAccess.state != AccessState.REMOVING)
+        .where(*of_account(run), AccountAccess.state != AccessState.REMOVING)
         .order_by(Group.slug, AccountAccess.role)
     )
     of_management = select(Account.aws_account_id).where(
@@ -103,12 +141,10 @@ async def _wanted(run: Run) -> list[Wanted]:
 
 def _as_wanted(run: Run, access: AccountAccess, slug: str, principal: str) -> Wanted:
     group = f"grp_{access.group_id.hex}"
-    name = f"freehold-{access.role.lower()}-{slug}"
-    assert len(name) <= ROLE_NAME_LENGTH, "a slug is made short enough"
     return Wanted(
         access.group_id,
         access.role,
-        name,
+        role_name(access.role, slug),
         access.managed_policy_arn,
         access.managed_policy_arn.replace(ACCOUNT, run.aws_account_id),
         {
@@ -127,14 +163,14 @@ def _as_wanted(run: Run, access: AccountAccess, slug: str, principal: str) -> Wa
 
 
 async def _unsettled(run: Run) -> int:
-    changes = select(func.count()).where(*_of(run), AccountAccess.state != AccessState.ACTIVE)
+    changes = select(func.count()).where(*of_account(run), AccountAccess.state != AccessState.ACTIVE)
     async with run.read() as session:
         return (await session.execute(changes)).scalar_one()
 
 
-async def _note(run: Run, wanted: Sequence[Wanted], refused: Mapping[str, str]) -> None:
+async def _note(run: Run, wanted: Sequence[Wanted], refused: Mapping[str, StageError]) -> None:
     """Write down what is done; a row that was changed meanwhile stays as it is, and its account is due again."""
-    mine = and_(*_of(run))
+    mine = and_(*of_account(run))
     made = [(each.group_id, each.role) for each in wanted]
     async with run.write() as session:
         await session.execute(
@@ -148,6 +184,7 @@ async def _note(run: Run, wanted: Sequence[Wanted], refused: Mapping[str, str]) 
         )
         for each in wanted:
             error = refused.get(each.name)
+            state = AccessState.ACTIVE if error is None else AccessState.FAILED
             await session.execute(
                 update(AccountAccess)
                 .where(
@@ -157,134 +194,21 @@ async def _note(run: Run, wanted: Sequence[Wanted], refused: Mapping[str, str]) 
                     AccountAccess.managed_policy_arn == each.managed_policy_arn,
                     AccountAccess.state != AccessState.REMOVING,
                 )
-                .values(state=AccessState.ACTIVE if error is None else AccessState.FAILED, error=error)
+                .values(state=state, error=None if error is None else error.message)
                 .execution_options(synchronize_session=False)
             )
 
 
-def _of(run: Run) -> tuple[Any, ...]:
+def of_account(run: Run) -> tuple[Any, ...]:
+    """Whose rows of AccountAccess are meant."""
     return AccountAccess.tenancy_id == run.tenancy.id, AccountAccess.account_id == run.account.id
-
-
-async def _names(iam: "IAMClient") -> set[str]:
-    """The roles under the path."""
-    pages = iam.get_paginator("list_roles").paginate(PathPrefix=PATH)
-    return {role["RoleName"] async for page in pages for role in page["Roles"]}
-
-
-async def _faults(iam: "IAMClient", wanted: Wanted) -> list[str]:
-    """What is wrong with a role that is there."""
-    try:
-        role = (await iam.get_role(RoleName=wanted.name))["Role"]
-    except iam.exceptions.NoSuchEntityException:
-        return ["there is none"]
-    tags = {tag["Key"]: tag["Value"] for tag in role.get("Tags", ())}
-    faults = []
-    if role.get("AssumeRolePolicyDocument") != wanted.trust:
-        faults.append("it trusts others")
-    if role.get("MaxSessionDuration") != SESSION_SECONDS:
-        faults.append(f"its sessions last {role.get('MaxSessionDuration')} s")
-    if not wanted.tags.items() <= tags.items():
-        faults.append("its tags are others")
-    attached = await _attached(iam, wanted.name)
-    if attached != {wanted.policy_arn}:
-        faults.append(f"its policies are {', '.join(sorted(attached)) or 'none'}")
-    if inline := await _inline(iam, wanted.name):
-        faults.append(f"it has inline policies: {', '.join(inline)}")
-    return faults
-
-
-async def _make(iam: "IAMClient", wanted: Wanted, *, is_new: bool) -> None:
-    """The role with its trust and nothing else that is not wanted; the policy follows."""
-    trust = json.dumps(wanted.trust)
-    tags: list[TagTypeDef] = [{"Key": key, "Value": value} for key, value in wanted.tags.items()]
-    if is_new:
-        await iam.create_role(
-            Path=PATH,
-            RoleName=wanted.name,
-            AssumeRolePolicyDocument=trust,
-            Description=DESCRIPTION,
-            MaxSessionDuration=SESSION_SECONDS,
-            Tags=tags,
-        )
-        return
-    if not await _faults(iam, wanted):
-        return
-    await iam.update_assume_role_policy(RoleName=wanted.name, PolicyDocument=trust)
-    await iam.update_role(RoleName=wanted.name, Description=DESCRIPTION, MaxSessionDuration=SESSION_SECONDS)
-    await iam.tag_role(RoleName=wanted.name, Tags=tags)
-    await _strip(iam, wanted.name, but=wanted.policy_arn)
-
-
-async def _attach(iam: "IAMClient", wanted: Wanted) -> bool:
-    """Attach the policy; False when the account has none of that name."""
-    if wanted.policy_arn in await _attached(iam, wanted.name):
-        return True
-    try:
-        await iam.attach_role_policy(RoleName=wanted.name, PolicyArn=wanted.policy_arn)
-    except iam.exceptions.NoSuchEntityException:
-        # Of which of the two AWS says only in words.
-        if await _exists(iam, wanted.policy_arn):
-            raise
-        return False
-    return True
-
-
-async def _exists(iam: "IAMClient", policy_arn: str) -> bool:
-    try:
-        await iam.get_policy(PolicyArn=policy_arn)
-    except iam.exceptions.NoSuchEntityException:
-        return False
-    return True
-
-
-async def _delete(iam: "IAMClient", name: str) -> None:
-    """IAM deletes a role only when nothing hangs on it any more."""
-    await _strip(iam, name)
-    for profile in (await iam.list_instance_profiles_for_role(RoleName=name))["InstanceProfiles"]:
-        await iam.remove_role_from_instance_profile(InstanceProfileName=profile["InstanceProfileName"], RoleName=name)
-    await iam.delete_role(RoleName=name)
-
-
-async def _strip(iam: "IAMClient", name: str, *, but: str | None = None) -> None:
-    for arn in sorted(await _attached(iam, name) - {but}):
-        await iam.detach_role_policy(RoleName=name, PolicyArn=arn)
-    for policy in await _inline(iam, name):
-        await iam.delete_role_policy(RoleName=name, PolicyName=policy)
-
-
-async def _attached(iam: "IAMClient", name: str) -> set[str]:
-    pages = iam.get_paginator("list_attached_role_policies").paginate(RoleName=name)
-    return {policy["PolicyArn"] async for page in pages for policy in page["AttachedPolicies"]}
-
-
-async def _inline(iam: "IAMClient", name: str) -> list[str]:
-    pages = iam.get_paginator("list_role_policies").paginate(RoleName=name)
-    return [policy async for page in pages for policy in page["PolicyNames"]]
 
 
 STAGE = Stage(
     name="access",
     title="Access of groups",
     description="Makes the IAM roles of the groups with access to the account, and removes those of all others.",
-    permissions=(
-        "iam:AttachRolePolicy",
-        "iam:CreateRole",
-        "iam:DeleteRole",
-        "iam:DeleteRolePolicy",
-        "iam:DetachRolePolicy",
-        "iam:GetPolicy",
-        "iam:GetRole",
-        "iam:ListAttachedRolePolicies",
-        "iam:ListInstanceProfilesForRole",
-        "iam:ListRolePolicies",
-        "iam:ListRoles",
-        "iam:RemoveRoleFromInstanceProfile",
-        "iam:TagRole",
-        "iam:UpdateAssumeRolePolicy",
-        "iam:UpdateRole",
-        "sts:AssumeRole",
-    ),
+    permissions=tuple(sorted({*roles.MAKE_PERMISSIONS, *roles.DELETE_PERMISSIONS, "iam:ListRoles", "sts:AssumeRole"})),
     check=check,
     apply=apply,
     governs=True,
