@@ -26,6 +26,8 @@ from server.tenancies.models import Tenancy
 from server.tenancies.service import partition
 
 MOST_GRANTS = 100
+# So many roles in accounts are written in a second or so, for which all accounts of the type are locked.
+MOST_ROLES = 20_000
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_job-functions.html
 POLICIES = {
     AccessRole.ADMIN: "AdministratorAccess",
@@ -36,9 +38,11 @@ POLICIES = {
 ACCOUNT = "{account}"
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
 POLICY_ARN = re.compile(
-    r"arn:(?P<partition>[a-z-]+):iam::(aws|\{account\}):policy/([!-.0-~]+/)*[\w+=,.@-]{1,128}", re.A
+    r"arn:(?P<partition>[a-z-]+):iam::(aws|\{account\}):policy/(?P<path>(?:[!-.0-z|~]+/)*)[\w+=,.@-]{1,128}", re.A
 )
 POLICY_ARN_LENGTH = 2048
+# https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreatePolicy.html; it begins with the slash before it.
+POLICY_PATH_LENGTH = 512
 # A role of a group on a type, and in an account of it.
 Key: TypeAlias = tuple[UUID, AccessRole]
 
@@ -76,11 +80,13 @@ async def set_account_type_access(
     A grant that is there already is given anew: with the policy and the rule for later accounts of now, and to those
     that joined without it. Raises Refused, changing nothing: NOT_FOUND, VALIDATION, PROTECTED.
     """
+    _check_number(grants, revoke)
+    region = (await session.execute(select(Tenancy.home_region).where(Tenancy.id == tenancy_id))).scalar_one()
+    granted = _checked(grants, region)
     await _lock_accounts(session, tenancy_id, account_type_id)
     account_type = await _account_type(session, tenancy_id, account_type_id)
-    region = (await session.execute(select(Tenancy.home_region).where(Tenancy.id == tenancy_id))).scalar_one()
+    _check_reach(account_type, grants)
     await _check_groups(session, tenancy_id, grants, revoke)
-    granted = _checked(grants, region)
     revoked = await _checked_revocations(session, account_type, granted, revoke)
     changed: set[UUID] = set()
     if revoked:
@@ -267,15 +273,29 @@ async def _account_type(session: AsyncSession, tenancy_id: UUID, account_type_id
     return account_type
 
 
+def _check_number(grants: Sequence[Grant], revoke: Sequence[Revocation]) -> None:
+    for name, number in (("grants", len(grants)), ("revoke", len(revoke))):
+        if number > MOST_GRANTS:
+            message = f"{name} has {number} entries; at most {MOST_GRANTS} are taken at a time."
+            raise refuse(UserErrorCode.VALIDATION, message, name)
+
+
+def _check_reach(account_type: AccountType, grants: Sequence[Grant]) -> None:
+    """A single grant is always taken."""
+    most = max(1, MOST_ROLES // max(1, account_type.account_count))
+    if len(grants) > most:
+        message = (
+            f"The account type {account_type.name!r} has {account_type.account_count} accounts, so that at most {most} "
+            f"grants are taken at a time; there are {len(grants)}."
+        )
+        raise refuse(UserErrorCode.VALIDATION, message, "grants")
+
+
 async def _check_groups(
     session: AsyncSession, tenancy_id: UUID, grants: Sequence[Grant], revoke: Sequence[Revocation]
 ) -> None:
     """Raise Refused unless every group is there, which then cannot be deleted before the transaction ends."""
     asked: tuple[tuple[str, Sequence[Grant | Revocation]], ...] = (("grants", grants), ("revoke", revoke))
-    for name, given in asked:
-        if len(given) > MOST_GRANTS:
-            message = f"There are {len(given)} of them; at most {MOST_GRANTS} are taken at a time."
-            raise refuse(UserErrorCode.VALIDATION, message, name)
     named = {each.group_id for _, given in asked for each in given}
     found = select(Group.id).where(Group.tenancy_id == tenancy_id, Group.id.in_(named)).order_by(Group.id)
     there = set(await session.scalars(found.with_for_update(read=True, key_share=True)))
@@ -302,7 +322,8 @@ def _checked(grants: Sequence[Grant], region: str) -> dict[Key, Grant]:
         default = f"arn:{partition(region)}:iam::aws:policy/{POLICIES[grant.role]}"
         arn = default if grant.managed_policy_arn is None else grant.managed_policy_arn
         match = POLICY_ARN.fullmatch(arn)
-        if match is None or len(arn) > POLICY_ARN_LENGTH or match["partition"] != partition(region):
+        is_arn = match is not None and match["partition"] == partition(region)
+        if not is_arn or len(arn) > POLICY_ARN_LENGTH or (match and len(match["path"]) >= POLICY_PATH_LENGTH):
             message = (
                 f"A managed policy is one of AWS's, arn:{partition(region)}:iam::aws:policy/ReadOnlyAccess, or one "
                 f"that each account has, arn:{partition(region)}:iam::{ACCOUNT}:policy/Name, where {ACCOUNT} stands "

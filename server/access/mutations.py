@@ -214,8 +214,8 @@ class AccessMutation:
     @mutation(
         Role.ADMIN,
         description=(
-            "Grant groups roles on an account type, or revoke them: IAM roles in every account of the type follow"
-            " within seconds. Accounts that join the type get what it grants, unless `applyToNewAccounts` is false, and"
+            "Grant groups roles on an account type, or revoke them: IAM roles in every account of the type follow."
+            " Accounts that join the type get what it grants, unless `applyToNewAccounts` is false, and"
             " lose it when they leave."
         ),
     )

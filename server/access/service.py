@@ -143,11 +143,10 @@ async def _user(session: AsyncSession, tenancy_id: UUID, user_id: UUID) -> User:
 
 
 async def _check_group_name(session: AsyncSession, tenancy_id: UUID, name: str, but: UUID | None = None) -> None:
-    allowed = len(name.strip(" ")) in GROUP_NAME_LENGTHS and len(name) in GROUP_NAME_LENGTHS
-    if not allowed or not GROUP_NAME.fullmatch(name):
+    if len(name) not in GROUP_NAME_LENGTHS or name != name.strip(" ") or not GROUP_NAME.fullmatch(name):
         raise refuse(
             UserErrorCode.VALIDATION,
-            "The name of a group has 2 to 64 letters, digits, spaces and + - = . _ : / @.",
+            "The name of a group has 2 to 64 letters, digits, + - = . _ : / @, and spaces between them.",
             "name",
         )
     same: list[ColumnElement[bool]] = [Group.tenancy_id == tenancy_id, func.lower(Group.name) == name.lower()]

@@ -127,6 +127,8 @@ def refused() -> list[tuple[dict[str, Any], str, list[str]]]:
         "arn:aws:iam::aws:role/Admin",
         "arn:aws:s3:::bucket",
         f"{ARN}/ReadOnlyAccess\n",
+        f"{ARN}/{{account}}/Own",
+        f"arn:aws:iam::{{account}}:policy/{'p' * 511}/Own",
     )
     return [
         ({"accountTypeId": type_}, "NOT_FOUND", ["accountTypeId"]),
@@ -199,7 +201,7 @@ async def test_of_a_grant_and_accounts_that_come_meanwhile_each_gets_the_role_on
 
 
 async def test_a_type_of_a_thousand_accounts_is_granted_and_revoked_in_one_request(
-    done: Done, owner: Owner, tenant: Tenant, kind: str, group: str
+    done: Done, run: Run, owner: Owner, tenant: Tenant, kind: str, group: str
 ) -> None:
     await owner.execute(
         "INSERT INTO account (tenancy_id, name, email, aws_account_id, role, origin, status, account_type_id,"
@@ -219,6 +221,13 @@ async def test_a_type_of_a_thousand_accounts_is_granted_and_revoked_in_one_reque
     await done("setAccountTypeAccess", accountTypeId=kind, revoke=[{"groupId": group}])
     revoked = time.monotonic()
     assert await owner.fetchval(count, tenant.tenancy_id, "REMOVING") == 1000
+    before = await contents(owner, tenant)
+    groups = [(await done("createGroup", name=f"One of many {number}"))["id"] for number in range(7)]
+    many = [{"groupId": each, "role": role} for each in groups for role in ("ADMIN", "DEVELOPER", "READONLY")]
+    [error] = (await run("setAccountTypeAccess", accountTypeId=kind, grants=many))["userErrors"]
+    assert (error["code"], error["field"]) == ("VALIDATION", ["grants"])
+    assert "1000 accounts, so that at most 20 grants" in error["message"]
+    assert await contents(owner, tenant) == before
     # Well under a second each, on a machine that does nothing else.
     assert granted - begun < 5
     assert revoked - granted < 5

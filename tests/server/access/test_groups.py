@@ -70,6 +70,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("createGroup", {"name": "a"}, "VALIDATION", ["name"]),
     ("createGroup", {"name": "a" * 65}, "VALIDATION", ["name"]),
     ("createGroup", {"name": " a "}, "VALIDATION", ["name"]),
+    ("createGroup", {"name": " Platform"}, "VALIDATION", ["name"]),
+    ("createGroup", {"name": "Platform "}, "VALIDATION", ["name"]),
     ("createGroup", {"name": "caf\u00e9"}, "VALIDATION", ["name"]),
     ("createGroup", {"name": "nul\u0000"}, "VALIDATION", ["name"]),
     ("createGroup", {"name": "TAKEN"}, "NAME_IN_USE", ["name"]),
