@@ -83,14 +83,14 @@ class Lease(Generic[R]):
         if time.monotonic() + margin >= self.deadline:
             raise LeaseLost(f"{self}: lease {self.token} was not renewed in time")
 
-    async def renew(self) -> None:
-        """Extend the lease; raises LeaseLost when it is no longer ours."""
+    async def renew(self, **values: object) -> None:
+        """Extend the lease, and write `values` with it; raises LeaseLost when it is no longer ours."""
         asked_at = time.monotonic()
         row = self.work.model
         renewed = (
             update(row)
             .where(row.id == self.row_id, row.lease_token == self.token, row.lease_until.is_not(None), self.work.live)
-            .values(lease_until=func.clock_timestamp() + LEASE)
+            .values(lease_until=func.clock_timestamp() + LEASE, **values)
             .returning(row.id)
             .execution_options(synchronize_session=False)
         )

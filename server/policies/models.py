@@ -77,6 +77,8 @@ class Policy(_Refusable, Leased, Base):
     aws_policy_id: Mapped[str | None]
     # The version that AWS has; null when that is not known.
     aws_version: Mapped[int | None]
+    # When AWS was last asked something about it, until there is an answer: the call may reach AWS some seconds later.
+    called_at: Mapped[datetime | None]
     # The number of the newest event; raised in the transaction that writes the event, so numbers have no gap.
     last_seq: Mapped[int] = mapped_column(server_default=text("0"), default=0)
     # When a worker is to look at it again; null when there is nothing to do.

@@ -178,6 +178,22 @@ async def rest(session: AsyncSession, policy: Policy) -> None:
     await session.flush()
 
 
+async def wait_for_call(session: AsyncSession, policy: Policy, quarantine: timedelta) -> bool:
+    """Whether a call of before may still reach AWS, where it would undo a later one.
+
+    It does so for `quarantine` at most when nobody knows its answer; the lease is given up until then.
+    """
+    if policy.called_at is None:
+        return False
+    heard_by = policy.called_at + quarantine
+    if (await session.execute(select(func.clock_timestamp()))).scalar_one() >= heard_by:
+        return False
+    policy.next_attempt_at = heard_by
+    policy.lease_owner = policy.lease_until = None
+    await session.flush()
+    return True
+
+
 async def keep_version(session: AsyncSession, policy: Policy, aws_policy_id: str, version: int | None) -> None:
     """AWS has the policy under this id, with what `version` says; None when that is not known."""
     policy.aws_policy_id, policy.aws_version, policy.attempts = aws_policy_id, version, 0

@@ -143,6 +143,28 @@ class Held:
         self._released.set()
 
 
+class Late(Held):
+    """A fault that keeps a call from AWS until `arrive`, whatever has become of whoever sent it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._arrived = asyncio.Event()
+
+    async def __call__(
+        self, request: web.Request, forward: Callable[[], Awaitable[web.Response]]
+    ) -> web.StreamResponse:
+        self.reached.set()
+        await self._released.wait()
+        result = await forward()
+        self._arrived.set()
+        return result
+
+    async def arrive(self) -> None:
+        """Let it reach AWS, and wait until AWS has carried it out."""
+        self.release()
+        await self._arrived.wait()
+
+
 def _hang_up(request: web.Request) -> web.StreamResponse:
     if request.transport is not None:
         # Otherwise the client was faster.

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,6 +16,7 @@ from server.policies import requests
 from server.policies.models import Policy, PolicyAttachment, PolicyEvent
 from server.policies.requests import Target
 from tests.workers.world import World
+from workers.aws.session import QUARANTINE_SECONDS
 from workers.lease import Lease, claim
 from workers.policies.rollout import POLICY, Rollouts
 
@@ -141,11 +143,15 @@ class Policies:
         return calls
 
     async def make_due(self, policy_id: UUID) -> None:
-        """Let the time pass that a waiting rollout waits for, or the lease of a dead worker run out."""
+        """Let the time pass that a waiting rollout waits for, and that a call takes at most to reach AWS."""
+        long_ago = Policy.called_at - timedelta(seconds=QUARANTINE_SECONDS)
+        await self._change(policy_id, next_attempt_at=func.now(), lease_until=None, called_at=long_ago)
+
+    async def abandon(self, policy_id: UUID) -> None:
+        """Let the lease of a dead worker run out, and no more time pass."""
+        await self._change(policy_id, lease_until=None)
+
+    async def _change(self, policy_id: UUID, **values: object) -> None:
+        changed = update(Policy).where(Policy.id == policy_id).values(**values)
         async with transaction(self.world.engine) as session:
-            await session.execute(
-                update(Policy)
-                .where(Policy.id == policy_id)
-                .values(next_attempt_at=func.now(), lease_until=None)
-                .execution_options(synchronize_session=False)
-            )
+            await session.execute(changed.execution_options(synchronize_session=False))

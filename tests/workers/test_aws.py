@@ -10,7 +10,7 @@ from server.accounts.models import AccountRole
 from server.assurance.models import SetupStatus
 from server.config import AwsMode, Settings
 from server.errors import ConfigurationError
-from server.leases import StageErrorClass
+from server.leases import LeaseLost, StageErrorClass
 from tests.workers.proxies import refuse
 from tests.workers.world import World
 from workers.aws import session
@@ -103,6 +103,26 @@ async def test_a_client_for_one_call_does_not_repeat_it(world: World, monkeypatc
                 with pytest.raises(ClientError):
                     await organizations.describe_organization()
             assert world.proxy.calls["DescribeOrganization"] == calls
+
+
+async def test_every_attempt_at_a_call_is_asked_of_the_guard(world: World) -> None:
+    asked: list[str] = []
+
+    def only_once(action: str) -> None:
+        asked.append(action)
+        if len(asked) > 1:
+            raise LeaseLost
+
+    world.proxy.fail("DescribeOrganization", *(refuse("ServiceException", 500) for _ in range(5)))
+    token = session.guard.set(only_once)
+    try:
+        async with world.aws.client("organizations", "us-east-1") as organizations:
+            with pytest.raises(LeaseLost):
+                await organizations.describe_organization()
+    finally:
+        session.guard.reset(token)
+    assert asked == ["organizations:DescribeOrganization"] * 2
+    assert world.proxy.calls["DescribeOrganization"] == 1
 
 
 async def test_a_role_is_assumed_once_and_again_when_it_has_expired(world: World, hardened: UUID) -> None:

@@ -91,7 +91,7 @@ async def die_everywhere(
     world: World, policies: Policies, monkeypatch: pytest.MonkeyPatch, arrange: Callable[[], Awaitable[UUID]], end: Work
 ) -> list[str]:
     """For every place there is: a worker dies there, another one carries on, and `end` looks. The places."""
-    async with world.aws.client("organizations", "us-east-1") as organizations:
+    async with world.aws.client("organizations", "us-east-1", once=True) as organizations:
         for at in range(1, 100):
             policy_id = await arrange()
             death = Death(at)
@@ -187,7 +187,8 @@ async def test_a_killed_worker_is_replaced_and_the_policy_made_once(
         await process.wait()
     held.release()
     assert (await policies.get(policy_id)).aws_policy_id is None
-    # As if ten seconds had passed: the dead worker's lease and its turn at the organization have run out.
+    # As if the time had passed: the dead worker's lease and its turn at the organization have run out, and its call
+    # cannot reach AWS any more.
     await policies.make_due(policy_id)
     async with transaction(world.engine) as session:
         await session.execute(delete(OrganizationTurn).where(OrganizationTurn.tenancy_id == world.tenancy_id))

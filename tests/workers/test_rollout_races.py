@@ -2,20 +2,26 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Awaitable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from server.leases import LeaseLost
 from server.policies.models import PolicyState
 from server.policies.requests import Target
-from tests.workers.proxies import Fault, Held, refuse
+from tests.workers.proxies import Fault, Held, Late, lose_answer, lose_request, refuse
 from tests.workers.rollouts import DOCUMENT, Policies
 from tests.workers.world import World
 from workers.assurance.stages.policy_types import POLICY_TYPE
 from workers.assurance.units import create_unit_of_type
+from workers.aws.session import QUARANTINE_SECONDS
+from workers.policies.rollout import Rollouts
 
 
 @pytest.fixture
@@ -144,4 +150,109 @@ async def test_what_is_asked_while_a_call_fails_that_is_tried_again_is_tried_at_
     await roll_out_during(world, policies, policy_id, "UpdatePolicy", busy, attached)
     assert await policies.states(policy_id) == ["ACTIVE", "ACTIVE"]
     await policies.detach(policy_id, target)
+    await policies.roll_out(policy_id)
+
+
+async def die_during(world: World, policies: Policies, policy_id: UUID, call: str) -> Late:
+    """Roll out, and die when the call has been sent, which AWS has not heard by then."""
+    late = Late()
+    world.proxy.fail(call, late)
+    rollout = asyncio.create_task(policies.roll_out(policy_id))
+    async with asyncio.timeout(10):
+        await late.reached.wait()
+    rollout.cancel()
+    with suppress(asyncio.CancelledError):
+        await rollout
+    return late
+
+
+async def test_a_change_that_aws_hears_late_does_not_undo_a_later_one(world: World, policies: Policies) -> None:
+    policy_id = await policies.create()
+    await policies.roll_out(policy_id)
+    await policies.update(policy_id, document=named("Old"))
+    late = await die_during(world, policies, policy_id, "UpdatePolicy")
+    await policies.update(policy_id, document=named("New"))
+    await policies.abandon(policy_id)
+    # The next worker waits until the call of the dead one is heard or never will be.
+    assert await policies.roll_out(policy_id) == {}
+    policy = await policies.get(policy_id)
+    assert (policy.state, policy.lease_until) == (PolicyState.PENDING, None)
+    assert policy.called_at is not None
+    assert policy.next_attempt_at == policy.called_at + timedelta(seconds=QUARANTINE_SECONDS)
+    await late.arrive()
+    await policies.make_due(policy_id)
+    assert await policies.roll_out(policy_id) == {"UpdatePolicy": 1}
+    policy = await policies.get(policy_id)
+    assert (policy.state, policy.aws_version, policy.called_at) == (PolicyState.ACTIVE, 3, None)
+    [found] = await policies.in_aws(policy.name)
+    assert '"Sid":"New"' in found["content"]
+
+
+async def test_a_detachment_that_aws_hears_late_does_not_undo_an_attachment(
+    world: World, policies: Policies, target: Target
+) -> None:
+    policy_id = await policies.create(target)
+    await policies.roll_out(policy_id)
+    await policies.detach(policy_id, target)
+    late = await die_during(world, policies, policy_id, "DetachPolicy")
+    await policies.attach(policy_id, target)
+    await policies.abandon(policy_id)
+    assert await policies.roll_out(policy_id) == {}
+    assert await policies.states(policy_id) == ["ACTIVE", "PENDING"]
+    await late.arrive()
+    assert await policies.targets(policy_id) == []
+    await policies.make_due(policy_id)
+    assert await policies.roll_out(policy_id) == {"AttachPolicy": 1}
+    assert await policies.states(policy_id) == ["ACTIVE", "ACTIVE"]
+    assert len(await policies.targets(policy_id)) == 1
+    await policies.detach(policy_id, target)
+    await policies.roll_out(policy_id)
+
+
+@pytest.mark.parametrize("fault", [lose_answer, lose_request, refuse("ServiceException", 500)], ids=range(3))
+async def test_a_call_without_an_answer_is_sent_once_and_waited_for(
+    world: World, policies: Policies, fault: Fault
+) -> None:
+    """By a worker that lives, too: AWS may hear of it later."""
+    policy_id = await policies.create()
+    await policies.roll_out(policy_id)
+    await policies.update(policy_id, document=named("Old"))
+    world.proxy.fail("UpdatePolicy", fault)
+    assert await policies.roll_out(policy_id) == {"UpdatePolicy": 1}
+    policy = await policies.get(policy_id)
+    assert policy.called_at is not None
+    assert policy.next_attempt_at is not None
+    heard_by = policy.called_at + timedelta(seconds=QUARANTINE_SECONDS)
+    assert policy.next_attempt_at >= heard_by
+    # What is asked meanwhile waits as well.
+    await policies.update(policy_id, document=named("New"))
+    assert await policies.roll_out(policy_id) == {}
+    assert (await policies.get(policy_id)).next_attempt_at == heard_by
+    await policies.make_due(policy_id)
+    assert await policies.roll_out(policy_id) == {"UpdatePolicy": 1}
+    assert await policies.states(policy_id) == ["ACTIVE"]
+
+
+async def test_a_call_is_sent_only_by_whom_the_lease_outlasts_it(world: World, policies: Policies) -> None:
+    policy_id = await policies.create()
+    lease = await policies.claim(policy_id)
+    # Whatever is left of the lease by then: it is renewed before the call.
+    lease.deadline = time.monotonic() + 1
+
+    def freeze(**_: object) -> None:
+        lease.deadline -= 5
+
+    async with world.aws.client("organizations", "us-east-1", once=True) as organizations:
+        organizations.meta.events.register("before-sign.organizations.UpdatePolicy", freeze)
+        try:
+            await asyncio.create_task(Rollouts(world.engine, world.aws).run(lease))
+            assert await policies.states(policy_id) == ["ACTIVE"]
+            await policies.update(policy_id, description="changed")
+            lease = await policies.claim(policy_id)
+            with pytest.raises(LeaseLost):
+                await asyncio.create_task(Rollouts(world.engine, world.aws).run(lease))
+        finally:
+            organizations.meta.events.unregister("before-sign.organizations.UpdatePolicy", freeze)
+    assert world.proxy.calls["UpdatePolicy"] == 0
+    await policies.make_due(policy_id)
     await policies.roll_out(policy_id)

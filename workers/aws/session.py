@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
@@ -30,7 +31,6 @@ from server.tenancies.service import ROLE
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
-    from botocore.model import OperationModel
     from types_aiobotocore_account import AccountClient
     from types_aiobotocore_ec2 import EC2Client
     from types_aiobotocore_iam import IAMClient
@@ -49,6 +49,9 @@ CONCURRENT_CREATIONS = 5
 CONNECT_SECONDS = 2
 # Together with CONNECT_SECONDS less than a lease, so that a call that may happen only once ends within one.
 ONCE_READ_SECONDS = 5
+CALL_SECONDS = float(CONNECT_SECONDS + ONCE_READ_SECONDS)
+# For so long a call whose answer was lost may still reach AWS, or what it made not show in AWS's lists.
+QUARANTINE_SECONDS = 20.0
 READ_SECONDS = 15
 ATTEMPTS = 3
 CONNECTIONS = 50
@@ -70,7 +73,8 @@ ACTIONS = {
 Service = Literal["account", "ec2", "iam", "organizations", "s3control", "service-quotas", "sts"]
 Guard = Callable[[str], None]
 
-# Asked before every call to AWS made below it, with the IAM action that the call needs; it forbids by raising.
+# Asked before every attempt at a call to AWS made below it, with the IAM action that the call needs; it forbids by
+# raising.
 guard: ContextVar[Guard | None] = ContextVar("guard", default=None)
 
 
@@ -268,7 +272,7 @@ class Aws:
                     config=config,
                 )
             )
-            client.meta.events.register("before-call", _ask_guard)
+            client.meta.events.register("before-send", partial(_ask_guard, key.service))
             if self._endpoint is not None:
                 client.meta.events.register("before-sign.s3-control", self._keep_to_endpoint)
             self._clients[key] = client
@@ -285,7 +289,8 @@ def action(service: str, operation: str) -> str:
     return ACTIONS.get(call, call)
 
 
-def _ask_guard(model: "OperationModel", **_: object) -> None:
+def _ask_guard(service: Service, event_name: str, **_: object) -> None:
     ask = guard.get()
     if ask is not None:
-        ask(action(model.service_model.service_name, model.name))
+        # The event is called before-send.SERVICE.OPERATION.
+        ask(action(service, event_name.rpartition(".")[2]))

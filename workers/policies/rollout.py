@@ -1,15 +1,18 @@
 """The rollout of a policy: AWS is made as the database has it, one call after the other.
 
 What is to be done is read from the rows each time, and every call may be repeated: "already so" is success. So a worker
-that dies anywhere leaves a rollout that the next one finishes.
+that dies anywhere leaves a rollout that the next one finishes. A call is sent once, within the lease, and noted before:
+while nobody knows whether AWS has heard it, no other one is sent that it could undo.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.jobs import Job
@@ -19,8 +22,8 @@ from server.policies.models import AttachmentState, Policy, PolicyAttachment, Po
 from server.tenancies.models import Tenancy
 from workers.assurance.runner import PATIENCE, backoff, internal, is_database_away
 from workers.assurance.stage import StageStopped
-from workers.aws.errors import explain
-from workers.aws.session import Aws, guard
+from workers.aws.errors import explain, is_outcome_unknown
+from workers.aws.session import CALL_SECONDS, QUARANTINE_SECONDS, Aws, guard
 from workers.aws.turns import organization_turn
 from workers.executor import Interrupted
 from workers.lease import Lease, Work
@@ -38,6 +41,10 @@ POLICY: Final[Work[Policy]] = Work(
     hold=service.hold,
     claimed={},
 )
+
+# Calls that change nothing, so that nothing is lost when the lease does not outlast them.
+READS: Final = ("organizations:ListPolicies", "organizations:ListTagsForResource")
+QUARANTINE: Final = timedelta(seconds=QUARANTINE_SECONDS)
 
 Call: TypeAlias = Callable[["OrganizationsClient"], Awaitable[Keep]]
 
@@ -60,6 +67,14 @@ class Step:
         return f"{self.policy.name!r} (pol_{self.policy.id.hex})"
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is to be written of a call, and whether it is known what AWS has made of it."""
+
+    keep: Keep
+    is_known: bool = True
+
+
 class Rollouts:
     """Rolls policies out with the clients of one worker."""
 
@@ -72,28 +87,31 @@ class Rollouts:
 
         Raises LeaseLost, Interrupted when the lease is to be given back, or what PostgreSQL raises while it is away.
         """
-        guard.set(lambda _action: lease.check())
+        guard.set(lambda action: lease.check(margin=0.0 if action in READS else CALL_SECONDS))
         async with lease.write() as (session, policy):
             step = await next_step(session, policy)
         while step is not None:
             if lease.wanted_back:
                 raise Interrupted
-            keep = await self._take(step)
+            outcome = await self._take(lease, step)
             async with lease.write() as (session, policy):
-                await keep(session, policy)
+                if outcome.is_known:
+                    policy.called_at = None
+                await outcome.keep(session, policy)
                 step = await next_step(session, policy)
 
-    async def _take(self, step: Step) -> Keep:
+    async def _take(self, lease: Lease[Policy], step: Step) -> Outcome:
         try:
             async with (
                 organization_turn(self._engine, self._aws, step.tenancy.id),
-                self._aws.client("organizations", step.tenancy.home_region) as organizations,
+                self._aws.client("organizations", step.tenancy.home_region, once=True) as organizations,
             ):
-                return await step.call(organizations)
+                await lease.renew(called_at=func.clock_timestamp())
+                return Outcome(await step.call(organizations))
         except Exception as error:
             return self._stopped(step, error)
 
-    def _stopped(self, step: Step, error: Exception) -> Keep:
+    def _stopped(self, step: Step, error: Exception) -> Outcome:
         """What is to be written about the error; raises it again when nothing can or need be."""
         if isinstance(error, LeaseLost) or is_database_away(error):
             raise error
@@ -106,12 +124,22 @@ class Rollouts:
             told = replace(told, error_class=StageErrorClass.NEEDS_PERSON)
         logger.warning("policy %s: %s: %s (AWS request %s)", step.label, told.code, told.message, told.aws_request_id)
         asked = service.Asked.of(step.policy, step.attachment)
-        return partial(service.keep_error, asked=asked, error=told, delay=backoff(attempts))
+        is_known = not is_outcome_unknown(error)
+        delay = backoff(attempts) if is_known else max(backoff(attempts), QUARANTINE)
+        return Outcome(partial(service.keep_error, asked=asked, error=told, delay=delay), is_known)
 
 
 async def next_step(session: AsyncSession, policy: Policy) -> Step | None:
     """What to ask of AWS next; None when the rollout is over, at rest or waits: then the lease is given up."""
     if policy.lease_until is None:
+        return None
+    if await service.wait_for_call(session, policy, QUARANTINE):
+        logger.info(
+            "policy %r (pol_%s): waits until %s, as a call without an answer may reach AWS until then",
+            policy.name,
+            policy.id.hex,
+            policy.next_attempt_at,
+        )
         return None
     tenancy = await session.get_one(Tenancy, policy.tenancy_id, populate_existing=True)
     step = await _step_of_policy(session, policy, tenancy) or await _step_of_attachment(session, policy, tenancy)

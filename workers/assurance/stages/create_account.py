@@ -24,17 +24,14 @@ from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, StageStopped, finding, wait
 from workers.assurance.tenancy import initializing
 from workers.aws.errors import explain, explain_failure, is_outcome_unknown
-from workers.aws.session import CONCURRENT_CREATIONS, CONNECT_SECONDS, ONCE_READ_SECONDS
+from workers.aws.session import CALL_SECONDS, CONCURRENT_CREATIONS, QUARANTINE_SECONDS
 from workers.aws.turns import organization_turn
 from workers.setups import ACKNOWLEDGED_SECONDS, is_asked, is_recent, wake_next_creation
 
-# For so long a call whose answer was lost may still reach AWS, or its account not show in AWS's lists.
-QUARANTINE_SECONDS = 20.0
 # For so long an account of ours is looked for whose e-mail AWS says is in use, and how often.
 EMAIL_SECONDS, EMAIL_AGAIN_SECONDS = 600.0, 20.0
 # An account has been made by no call for an e-mail that AWS does not take, or has given to somebody else's.
 NOTHING_MADE = ("EMAIL_ALREADY_EXISTS", "INVALID_EMAIL")
-CALL_SECONDS = float(CONNECT_SECONDS + ONCE_READ_SECONDS)
 # How long to ask for the outcome before the setup waits, and how often: AWS takes from seconds to minutes.
 ASK_SECONDS = 45.0
 FIRST_ASK_SECONDS, LONGEST_ASK_SECONDS, ASK_AGAIN_SECONDS = 0.2, 3.0, 5.0
