@@ -24,8 +24,11 @@ from server.graphql.hub import Hub
 from server.graphql.schema import Schema
 from server.identity.service import Authenticator
 from server.loops import stop
+from server.outages import is_away
 from server.planner.reader import COMMAND_SECONDS, Reader
 from server.relay import connect, relay
+from server.roles import APP, DatabaseRefused
+from server.roles import connect as connect_as
 from server.schema import schema as the_schema
 from server.serving import create_server
 
@@ -40,7 +43,7 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> ASGIApp:
     Raises ConfigurationError when `database_url` or `redis_url` is not set.
     """
     database_url = settings.require("database_url")
-    engine = create_engine(database_url, command_seconds=COMMAND_SECONDS)
+    engine = create_engine(database_url, APP, command_seconds=COMMAND_SECONDS)
     queue = connect(settings.require("redis_url"))
     reader = Reader(database_url)
     hub = Hub(database_url)
@@ -95,12 +98,30 @@ def _shared(application: ASGIApp, origins: Sequence[str]) -> ASGIApp:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM; returns when every connection is closed."""
+    """Serve until SIGINT or SIGTERM; returns when every connection is closed.
+
+    Raises FreeholdError when a setting is missing or wrong. A PostgreSQL that is away is waited for.
+    """
+    asyncio.run(_try_to_sign_in(settings.require(APP.setting)))
     server = create_server(create_app(settings), settings.host, settings.port)
     # What is loaded by now stays. Looking through it for garbage would hold every request up for some 50 ms.
     gc.freeze()
     with suppress(KeyboardInterrupt):
         server.run()
+
+
+async def _try_to_sign_in(database_url: str) -> None:
+    """Raise DatabaseRefused while whoever has set the URL is there to put it right."""
+    try:
+        connection = await connect_as(APP, database_url)
+    except DatabaseRefused:
+        raise
+    except Exception as error:
+        if not is_away(error):
+            raise
+        logger.warning("PostgreSQL does not answer, and the server starts without it: %s", error)
+    else:
+        await connection.close()
 
 
 async def _state(ask: Callable[[], Awaitable[None]]) -> str:

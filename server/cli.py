@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from server.config import LogLevel, Settings
+from server.config import PREFIX, LogLevel, Settings
 from server.errors import FreeholdError, Refused
 from server.logs import configure_logging
 
@@ -43,36 +43,37 @@ def settings_for_command() -> Settings:
     return settings
 
 
-def on_database(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of work on PostgreSQL; raises FreeholdError, which says what to do, for a fault on the way."""
-    with database_faults():
+def on_database(coroutine: Coroutine[Any, Any, T], setting: str = "worker_database_url") -> T:
+    """The result of work on PostgreSQL, reached by the URL of a setting.
+
+    Raises FreeholdError, which says what to do, for a fault on the way.
+    """
+    with database_faults(setting):
         return asyncio.run(coroutine)
 
 
 @contextmanager
-def database_faults() -> Iterator[None]:
+def database_faults(setting: str = "worker_database_url") -> Iterator[None]:
     """Say plainly what an operator can put right."""
     try:
         yield
     except (FreeholdError, Refused):
         raise
     except Exception as error:
-        message = database_fault(error)
+        message = database_fault(error, PREFIX + setting.upper())
         if message is None:
             raise
         # Not `from`: what SQLAlchemy says may hold the statement and its values.
         raise FreeholdError(message) from None
 
 
-def database_fault(error: BaseException) -> str | None:
-    """What to do about a fault on the way to PostgreSQL; None for any other error."""
+def database_fault(error: BaseException, variable: str) -> str | None:
+    """What to do about a fault on the way to PostgreSQL, whose URL is in a variable; None for any other error."""
     import asyncpg
 
-    from server.outages import is_away
+    from server.outages import explain, is_away
 
     meanings = {
-        asyncpg.InvalidAuthorizationSpecificationError: "PostgreSQL refuses the role or the password of the URL",
-        asyncpg.InvalidCatalogNameError: "PostgreSQL has no database of the URL's name",
         asyncpg.UndefinedTableError: "the database has no tables, or old ones; run `freehold migrate` first",
         asyncpg.UndefinedColumnError: "the database has old tables; run `freehold migrate` first",
         asyncpg.LockNotAvailableError: "a table is in use for longer than 10 seconds; try again when it is quieter",
@@ -83,7 +84,9 @@ def database_fault(error: BaseException) -> str | None:
             if isinstance(cause, kind):
                 return f"{meaning} ({cause})"
         cause = cause.__cause__
-    return f"PostgreSQL does not answer: {error}. Check the URL, and that it runs." if is_away(error) else None
+    if not is_away(error):
+        return None
+    return f"PostgreSQL does not answer: {explain(error)}. Check {variable}, and that PostgreSQL runs."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -160,7 +163,9 @@ def migrate() -> None:
     """Bring the database to the newest revision. Safe to run from many processes at once."""
     from server.migrate import migrate as run_migrations
 
-    click.echo(f"The database is at revision {on_database(run_migrations(settings_for_command()))}.")
+    click.echo(
+        f"The database is at revision {on_database(run_migrations(settings_for_command()), 'owner_database_url')}."
+    )
 
 
 @commands.command()
@@ -278,8 +283,9 @@ async def worker_at_work(settings: Settings) -> bool:
     from sqlalchemy import text
 
     from server.database import create_engine
+    from server.roles import WORKER
 
-    engine = create_engine(settings.require("worker_database_url"), pool_size=1)
+    engine = create_engine(settings.require(WORKER.setting), WORKER, pool_size=1)
     try:
         async with engine.connect() as connection:
             recent = text(

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,6 +13,8 @@ from sqlalchemy import CheckConstraint, DateTime, Dialect, MetaData, Text, TypeD
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from server.roles import CONNECT_SECONDS, DatabaseRole, connect
 
 # A process that is frozen, or cut off, within a transaction keeps its locks for so long: less than a lease lasts, or
 # nobody could carry its setups on, and whoever tried would wait for it.
@@ -88,24 +91,35 @@ def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
 
 
 def create_engine(
-    url: str, *, pool_size: int = 10, name: str = "freehold", command_seconds: float | None = None
+    url: str,
+    role: DatabaseRole | None = None,
+    *,
+    pool_size: int = 10,
+    name: str = "freehold",
+    command_seconds: float | None = None,
 ) -> AsyncEngine:
     """An engine for a `postgresql://` URL; `name` shows in pg_stat_activity.
 
-    Connections are tested before use, as PostgreSQL may have restarted. A statement without an answer after
-    `command_seconds` raises TimeoutError, and PostgreSQL ends a transaction in which nothing was asked for
-    `IDLE_SECONDS`; None waits for ever, as a migration may have to.
+    With a `role` every connection has it, or raises DatabaseRefused. Connections are tested before use, as PostgreSQL
+    may have restarted. A statement without an answer after `command_seconds` raises TimeoutError, and PostgreSQL ends a
+    transaction in which nothing was asked for `IDLE_SECONDS`; None waits for ever, as a migration may have to.
     """
     settings = {"application_name": name}
     if command_seconds is not None:
         settings["idle_in_transaction_session_timeout"] = str(int(IDLE_SECONDS * 1000))
+    options: dict[str, Any] = {} if role is None else {"async_creator_fn": partial(connect, role)}
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
         pool_timeout=10,
-        connect_args={"timeout": 5, "command_timeout": command_seconds, "server_settings": settings},
+        connect_args={
+            "timeout": CONNECT_SECONDS,
+            "command_timeout": command_seconds,
+            "server_settings": settings,
+            **options,
+        },
     )
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from server.config import Settings
 from server.database import create_engine
 from server.errors import FreeholdError
+from server.roles import APP, OWNER, WORKER, DatabaseRole
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ PAUSES = (0.5, 1, 2, 4, 8)
 # SQLSTATEs: a lock was not to be had in time, and a circle of transactions waited for each other.
 LOCK_FAULTS = ("55P03", "40P01")
 SCRAM_ITERATIONS = 4096
-ROLES = {"freehold_app": "database_url", "freehold_worker": "worker_database_url"}
 HOLDERS = text("""
     SELECT format('process %s (%s)', pid, concat_ws(', ', usename, nullif(application_name, ''),
         'for ' || extract(epoch FROM clock_timestamp() - xact_start)::int || ' s'))
@@ -52,7 +52,7 @@ async def migrate(settings: Settings, revision: str = "head") -> str:
     Raises ConfigurationError when the owner's URL is not set, FreeholdError when a role can be neither found nor made,
     a table stays in use or a migration fails: the database is then at the revision before that one.
     """
-    engine = create_engine(settings.require("owner_database_url"), pool_size=1)
+    engine = create_engine(settings.require(OWNER.setting), OWNER, pool_size=1)
     try:
         while True:
             reached, left = await _step(engine, settings, revision)
@@ -89,8 +89,8 @@ async def _try(engine: AsyncEngine, settings: Settings, revision: str) -> tuple[
         # Processes that migrate at once take their steps in turns: each looks anew what is left.
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-        for role, setting in ROLES.items():
-            await _ensure_role(connection, role, settings, setting)
+        for role in (APP, WORKER):
+            await _ensure_role(connection, role, settings)
         # Every query of a table queues behind a migration that waits for it. PostgreSQL looks for deadlocks after 1 s:
         # what gives up before is the migration, and not a request, unless that one has waited longer by then.
         await connection.execute(text("SET LOCAL lock_timeout = '900ms'"))
@@ -150,14 +150,15 @@ def _revision(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-async def _ensure_role(connection: AsyncConnection, role: str, settings: Settings, setting: str) -> None:
+async def _ensure_role(connection: AsyncConnection, needed: DatabaseRole, settings: Settings) -> None:
+    role = needed.name
     exists = text("SELECT 1 FROM pg_roles WHERE rolname = :role")
     if await connection.scalar(exists, {"role": role}) is not None:
         return
-    password = make_url(settings.require(setting)).password
+    password = make_url(settings.require(needed.setting)).password
     if not password:
         raise FreeholdError(
-            f"PostgreSQL has no role {role}, and FREEHOLD_{setting.upper()} holds no password to create it with. "
+            f"PostgreSQL has no role {role}, and {needed.variable} holds no password to create it with. "
             f"Put one into the URL, or create the role by hand: CREATE ROLE {role} LOGIN."
         )
     try:

@@ -18,13 +18,14 @@ from server.database import create_engine, transaction
 from server.errors import FreeholdError
 from server.identity.models import ApiToken, Role
 from server.identity.service import create_token, revoke_token
+from server.roles import WORKER
 from server.tenancies.models import Tenancy
 from server.tenancies.service import DEFAULT_REGIONS, create_tenancy
 
 
 @asynccontextmanager
 async def session_for(settings: Settings) -> AsyncIterator[AsyncSession]:
-    engine = create_engine(settings.require("worker_database_url"), pool_size=1, command_seconds=20)
+    engine = create_engine(settings.require(WORKER.setting), WORKER, pool_size=1, command_seconds=20)
     try:
         async with transaction(engine) as session:
             yield session

@@ -6,8 +6,11 @@ import random
 import asyncpg
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from server.roles import DatabaseRefused
 
 _AWAY = (
     OSError,  # and with it TimeoutError and every refused, reset or unresolved connection
@@ -18,6 +21,8 @@ _AWAY = (
     asyncpg.InsufficientResourcesError,
     RedisConnectionError,
     PoolTimeoutError,
+    # A password is changed in one place first, and then in the other.
+    DatabaseRefused,
 )
 # Of the same families, but about one statement.
 _NOT_AWAY = (asyncpg.DataError, asyncpg.QueryCanceledError)
@@ -25,7 +30,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
 
 
 def is_away(error: BaseException | None) -> bool:
-    """Whether the error, or one behind it, says that PostgreSQL or Redis cannot be reached just now."""
+    """Whether the error, or one behind it, says that PostgreSQL or Redis cannot be used just now."""
     while error is not None:
         if isinstance(error, _NOT_AWAY):
             return False
@@ -33,6 +38,18 @@ def is_away(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def explain(error: BaseException) -> str:
+    """An error in a line for the log, without the statement that SQLAlchemy shows with its values."""
+    while isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    text = " ".join(str(error).split())
+    if isinstance(error, TimeoutError | RedisTimeoutError) and not text:
+        text = "no answer in time"
+    if isinstance(error, PoolTimeoutError):
+        text = "every connection of this process is in use"
+    return text.rstrip(".") or type(error).__name__
 
 
 class Outage:

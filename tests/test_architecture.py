@@ -22,6 +22,7 @@ FOR_WORKERS = {
     "models",
     "outages",
     "relay",
+    "roles",
 }
 RULES = {"models", "service", "tags", "foundation", "governance"}
 # Inside a domain: who may import whom.

@@ -3,10 +3,9 @@
 import asyncio
 import logging
 
-import asyncpg
-
 from server.jobs import OUTBOX_CHANNEL
 from server.outages import Outage
+from server.roles import WORKER, connect
 
 CHECK_SECONDS = 5.0
 
@@ -24,9 +23,7 @@ async def listen(database_url: str, wake: asyncio.Event) -> None:
 
 
 async def _listen_while_connected(database_url: str, wake: asyncio.Event, outage: Outage) -> None:
-    connection = await asyncpg.connect(
-        database_url, timeout=5, server_settings={"application_name": "freehold-worker-listener"}
-    )
+    connection = await connect(WORKER, database_url, server_settings={"application_name": "freehold-worker-listener"})
     try:
         await connection.add_listener(OUTBOX_CHANNEL, lambda *_: wake.set())
         outage.end()

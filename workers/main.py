@@ -24,6 +24,7 @@ from server.loops import stop
 from server.outages import Outage, is_away
 from server.policies.foundation import keep_all_managed
 from server.relay import connect, decode_job, encode_job, relay
+from server.roles import WORKER, DatabaseRefused
 from workers import jobs
 from workers.assurance.runner import Runner
 from workers.assurance.stage import Stage
@@ -91,7 +92,11 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
     database_url = settings.require("worker_database_url")
     # `freehold worker --check` knows a worker by this name.
     engine = create_engine(
-        database_url, pool_size=20, name=f"freehold-worker:{socket.gethostname()}", command_seconds=COMMAND_SECONDS
+        database_url,
+        WORKER,
+        pool_size=20,
+        name=f"freehold-worker:{socket.gethostname()}",
+        command_seconds=COMMAND_SECONDS,
     )
     queue = connect(settings.require("redis_url"))
     try:
@@ -139,6 +144,9 @@ async def _declare(engine: AsyncEngine, stages: Sequence[Stage]) -> None:
                 await keep_all_managed(session)
         except ProgrammingError as error:
             raise FreeholdError("the database has no tables, or old ones; run `freehold migrate` first") from error
+        except DatabaseRefused:
+            # Once at work, that would be an outage. Whoever starts a worker is there to put it right.
+            raise
         except Exception as error:
             if not is_away(error):
                 raise

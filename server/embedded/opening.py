@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import asyncpg
 import httpx
 
 from server.config import Settings
@@ -16,6 +15,7 @@ from server.embedded.directory import write_private
 from server.identity.service import authenticate
 from server.migrate import migrate
 from server.operations import issue_token, open_tenancy
+from server.roles import APP, WORKER, connect
 
 __all__ = ["ensure_tenancy", "ensure_token", "migrate", "server_is_ready", "worker_is_ready"]
 
@@ -31,7 +31,7 @@ def worker_is_ready(settings: Settings) -> Probe:
     """Asks whether a worker has declared its stages, without which no setup can begin."""
 
     async def ask() -> bool:
-        connection = await asyncpg.connect(settings.worker_database_url)
+        connection = await connect(WORKER, settings.worker_database_url)
         try:
             return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM stage_definition)"))
         finally:
@@ -55,7 +55,7 @@ def server_is_ready(settings: Settings) -> Probe:
 
 async def ensure_tenancy(settings: Settings) -> None:
     """Open the tenancy, which then bootstraps itself, unless an earlier start has."""
-    connection = await asyncpg.connect(settings.worker_database_url)
+    connection = await connect(WORKER, settings.worker_database_url)
     try:
         present = await connection.fetchval("SELECT EXISTS (SELECT FROM tenancy WHERE name = $1)", TENANCY)
     finally:
@@ -75,7 +75,7 @@ async def ensure_token(settings: Settings, path: Path) -> str:
 
 
 async def signs_in(settings: Settings, secret: str) -> bool:
-    engine = create_engine(settings.require("database_url"), pool_size=1)
+    engine = create_engine(settings.require(APP.setting), APP, pool_size=1)
     try:
         return await authenticate(engine, secret) is not None
     finally:

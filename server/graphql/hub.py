@@ -11,10 +11,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
-import asyncpg
-
 from server.jobs import EVENT_CHANNEL, OUTBOX_CHANNEL
 from server.outages import Outage
+from server.roles import APP, Connection, connect
 
 POLL_SECONDS = 3.0
 ANSWER_SECONDS = 5.0
@@ -114,9 +113,7 @@ class Hub:
     async def _listen(self, outage: Outage) -> None:
         """Listen and poll on one connection; always ends with an exception, at the latest when the connection does."""
         lost = asyncio.Event()
-        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
-            self._dsn, timeout=ANSWER_SECONDS, server_settings={"application_name": "freehold-hub"}
-        )
+        connection = await connect(APP, self._dsn, server_settings={"application_name": "freehold-hub"})
         try:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(EVENT_CHANNEL, self._on_event)
@@ -135,7 +132,7 @@ class Hub:
             connection.terminate()
         raise ConnectionResetError("PostgreSQL closed the listening connection")
 
-    async def _poll(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async def _poll(self, connection: Connection) -> None:
         """Wake the readers that a lost notification left behind; also shows that the connection is alive."""
         async with asyncio.timeout(ANSWER_SECONDS):
             await connection.execute("SELECT 1")

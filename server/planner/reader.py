@@ -14,12 +14,13 @@ from uuid import UUID
 import asyncpg
 from cachetools import LRUCache
 
+from server.roles import APP, connect
+
 POOL_SIZE = 10
 STATEMENT_TIMEOUT_MS = 15_000
 # Longer than PostgreSQL's own limit, so that it ends only what a PostgreSQL that is silent would never answer.
 COMMAND_SECONDS = 20.0
 ACQUIRE_SECONDS = 10.0
-CONNECT_SECONDS = 5.0
 # For how long PostgreSQL is not asked for another connection after it had none left.
 GROW_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
@@ -109,8 +110,9 @@ class Reader:
         """The single value of a statement's single row, with row-level security open for the tenancy alone.
 
         Raises TimeoutError when PostgreSQL is silent or no connection becomes free, OSError or asyncpg's errors when it
-        cannot be reached, InterfaceError when the reader is closed. A connection that was lost is replaced, and the
-        statement tried again, once. When PostgreSQL has too few connections, those that it has are shared.
+        cannot be reached, DatabaseRefused when it does not let the server in as it should be, InterfaceError when the
+        reader is closed. A connection that was lost is replaced, and the statement tried again, once. When PostgreSQL
+        has too few connections, those that it has are shared.
         """
         connection = self._take(tenancy_id) or await self._wait()
         try:
@@ -209,9 +211,9 @@ class Reader:
     async def _connect(self) -> None:
         """Make a connection, for which a place has been taken."""
         try:
-            made = await asyncpg.connect(
+            made = await connect(
+                APP,
                 self._dsn,
-                timeout=CONNECT_SECONDS,
                 command_timeout=self._command_seconds,
                 # Only for the statement that opens a tenancy; the others are kept here.
                 statement_cache_size=1,

@@ -130,9 +130,9 @@ async def test_counters_are_recounted(run: Run, worker_engine: AsyncEngine) -> N
 
 TOKENS, WORKER = ("token", "list", "--tenancy", "x"), ("worker",)
 WRONG_WAYS = {
-    "away": ({"host": "127.0.0.1:1"}, "PostgreSQL does not answer"),
-    "password": ({"password": "wrong"}, "PostgreSQL refuses the role or the password of the URL"),
-    "database": ({"path": "/nowhere"}, "PostgreSQL has no database of the URL's name"),
+    "away": ({"host": "127.0.0.1:1"}, "Check FREEHOLD_WORKER_DATABASE_URL, and that PostgreSQL runs."),
+    "password": ({"password": "wrong"}, "PostgreSQL refuses the user or the password in FREEHOLD_WORKER_DATABASE_URL"),
+    "database": ({"path": "/nowhere"}, "PostgreSQL has no database of the name in FREEHOLD_WORKER_DATABASE_URL"),
     "tables": ({"path": "/postgres"}, "run `freehold migrate` first"),
 }
 

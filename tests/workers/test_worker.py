@@ -161,8 +161,7 @@ async def test_an_idle_worker_stops_at_once(world: World) -> None:
 
 
 async def test_a_worker_without_tables_says_so(world: World, empty: Settings) -> None:
-    settings = replace(empty, worker_database_url=empty.owner_database_url)
-    async with worker_process(settings) as process:
+    async with worker_process(empty) as process:
         _, told = await process.communicate()
     assert process.returncode == 1
     assert "run `freehold migrate` first" in told.decode()

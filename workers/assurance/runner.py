@@ -17,6 +17,7 @@ from server.assurance.service import complete_stage, fail_stage, start_stage, wa
 from server.database import transaction
 from server.leases import LeaseLost, StageError, StageErrorClass
 from server.outages import is_away
+from server.roles import DatabaseRefused
 from workers.assurance.run import Run, load_run
 from workers.assurance.stage import Finding, FindingStatus, Stage, StageStopped, wait
 from workers.aws.errors import CREDENTIALS_EXPIRED, NOT_READY, explain
@@ -153,7 +154,9 @@ def internal(error: Exception) -> StageError:
 
 def is_database_away(error: Exception) -> bool:
     """An OSError may as well be about a file of the AWS SDK; where PostgreSQL is behind it, writing it down fails."""
-    is_of_database = isinstance(error, SQLAlchemyError | asyncpg.PostgresError | asyncpg.InterfaceError)
+    is_of_database = isinstance(
+        error, SQLAlchemyError | asyncpg.PostgresError | asyncpg.InterfaceError | DatabaseRefused
+    )
     return is_of_database and is_away(error)
 
 

@@ -1,10 +1,13 @@
 """What a reader's connections look like from PostgreSQL's side."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import asyncpg
 
 from server.planner.reader import Reader
+from tests.server.fixtures import Owner
 from tests.server.planner.world import World
 from tests.server.waiting import until
 
@@ -31,22 +34,26 @@ async def until_ended(world: World, others: set[int]) -> None:
     await until(none_is_left)
 
 
-async def until_asleep(world: World, statements: int) -> None:
-    """Wait until so many statements sleep in PostgreSQL; only the server's role sees that."""
-    other = await asyncpg.connect(world.dsn)
-    query = "select count(*) = $1 from pg_stat_activity where wait_event = 'PgSleep'"
+@asynccontextmanager
+async def another(dsn: str) -> AsyncIterator[Owner]:
+    connection = await asyncpg.connect(dsn)
     try:
-        await until(lambda: other.fetchval(query, statements))
+        yield connection
     finally:
-        await other.close()
+        await connection.close()
 
 
-async def terminate(world: World, *processes: bytes | None) -> None:
-    other = await asyncpg.connect(world.dsn)
-    try:
+async def until_asleep(dsn: str, statements: int) -> None:
+    """Wait until so many statements sleep in PostgreSQL; only their role, or who has it, sees that."""
+    query = "select count(*) = $1 from pg_stat_activity where wait_event = 'PgSleep'"
+    async with another(dsn) as other:
+        await until(lambda: other.fetchval(query, statements))
+
+
+async def terminate(dsn: str, *processes: bytes | None) -> None:
+    """End backends of the role of `dsn`, or of one that it has."""
+    async with another(dsn) as other:
         await other.execute(
             "select pg_terminate_backend(pid::int) from unnest($1::text[]) pid",
             [each.decode() for each in processes if each],
         )
-    finally:
-        await other.close()

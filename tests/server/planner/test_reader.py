@@ -46,7 +46,7 @@ async def test_a_connection_serves_one_tenancy_after_another(
 
 async def test_a_statement_that_is_cancelled_leaves_the_connection_of_use(single: Reader, world: World) -> None:
     task = asyncio.create_task(single.fetch(world.ours.tenancy, SLEEP))
-    await until_asleep(world, 1)
+    await until_asleep(world.dsn, 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -111,7 +111,7 @@ async def test_it_only_reads(single: Reader, world: World) -> None:
 async def test_a_connection_that_was_lost_is_replaced(single: Reader, world: World) -> None:
     tenancy = world.ours.tenancy
     before = await process(single, tenancy)
-    await terminate(world, before)
+    await terminate(world.dsn, before)
     # Row-level security is open again on the new one.
     assert len(await names(single, tenancy)) == 1
     assert await process(single, tenancy) not in (None, before)

@@ -23,11 +23,16 @@ async def limit_to(world: World, connections: int) -> None:
 
 @pytest.fixture
 async def few(world: World) -> AsyncIterator[str]:
-    """The database for a role that may have three connections, which the server's role may watch."""
-    await world.owner.execute("create role few login password 'few' connection limit 3 role freehold_app")
+    """The database for a role like the server's that may have three connections."""
+    await world.owner.execute("create role few login password 'few' connection limit 3 in role freehold_app")
+    await world.owner.execute("create role watcher login password 'few' in role few")
+    yield as_user(world, "few")
+    await world.owner.execute("drop role few, watcher")
+
+
+def as_user(world: World, name: str) -> str:
     parts = urlsplit(world.dsn)
-    yield urlunsplit(parts._replace(netloc=f"few:few@{parts.netloc.rpartition('@')[2]}"))
-    await world.owner.execute("drop role few")
+    return urlunsplit(parts._replace(netloc=f"{name}:few@{parts.netloc.rpartition('@')[2]}"))
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ async def test_each_tenancy_finds_its_own_connection_again(world: World) -> None
     try:
         # Both at once, so that there are two connections.
         sleeping = [asyncio.create_task(reader.fetch(tenancy, SLEEP)) for tenancy in tenancies]
-        await until_asleep(world, 2)
+        await until_asleep(world.dsn, 2)
         for task in sleeping:
             task.cancel()
         await asyncio.gather(*sleeping, return_exceptions=True)
@@ -92,7 +97,7 @@ async def test_closing_fails_whatever_is_under_way_waits_or_comes_later(
     others = await backends(world)
     reader = Reader(world.dsn, pool_size=2)
     tasks = [asyncio.create_task(reader.fetch(world.ours.tenancy, SLEEP)) for _ in range(5)]
-    await until_asleep(world, 2)
+    await until_asleep(world.dsn, 2)
     connect = AsyncMock()
     monkeypatch.setattr(asyncpg, "connect", connect)
     async with asyncio.timeout(5):
@@ -147,7 +152,7 @@ async def test_all_connections_are_lost_at_once(world: World) -> None:
     try:
         for _ in range(3):
             before = await asyncio.gather(*(reader.fetch(world.ours.tenancy, slow) for _ in range(4)))
-            await terminate(world, *before)
+            await terminate(world.dsn, *before)
             after = await asyncio.gather(*(reader.fetch(world.ours.tenancy, slow) for _ in range(12)))
             assert len(set(after)) <= 4
             assert not set(after) & set(before)
@@ -195,7 +200,7 @@ async def test_the_pool_grows_when_postgresql_has_more_connections_again(
         assert len(set(await asyncio.gather(*(process(reader, world.ours.tenancy) for _ in range(20))))) == 1
         await limit_to(world, 5)
         asleep = [asyncio.create_task(reader.fetch(world.ours.tenancy, SLEEP)) for _ in range(5)]
-        await until_asleep(world, 5)
+        await until_asleep(as_user(world, "watcher"), 5)
     finally:
         await reader.close()
     await asyncio.gather(*asleep, return_exceptions=True)
@@ -222,12 +227,12 @@ async def test_a_lost_connection_that_cannot_be_replaced_leaves_the_others(world
     tenancy = world.ours.tenancy
     try:
         asleep = [asyncio.create_task(reader.fetch(tenancy, SLEEP)) for _ in range(2)]
-        await until_asleep(world, 2)
+        await until_asleep(as_user(world, "watcher"), 2)
         for task in asleep:
             task.cancel()
         await asyncio.gather(*asleep, return_exceptions=True)
         before = await process(reader, tenancy)
-        await terminate(world, before)
+        await terminate(as_user(world, "watcher"), before)
         await limit_to(world, 1)
         for _ in range(3):
             assert await process(reader, tenancy) not in (None, before)
