@@ -33,6 +33,8 @@ from server.schema import schema as the_schema
 from server.serving import create_server
 
 READY_SECONDS = 2.0
+# Not redirected to the first: WebSockets do not follow.
+ADDRESSES = ("/graphql", "/graphql/")
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> ASGIApp:
 
     rest = Starlette(
         routes=[
+            Route("/", lambda request: RedirectResponse("/graphql")),
             Route("/console", lambda request: RedirectResponse("/graphql")),
             Route("/healthz", lambda request: JSONResponse({"status": "ok"})),
             Route("/readyz", ready),
@@ -81,7 +84,7 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> ASGIApp:
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         # The endpoint answers for its own errors, and going through Starlette takes as long as a short read.
-        await (endpoint if scope.get("path") == "/graphql" else rest)(scope, receive, send)
+        await (endpoint if scope.get("path") in ADDRESSES else rest)(scope, receive, send)
 
     return _shared(application, settings.allowed_origins) if settings.allowed_origins else application
 

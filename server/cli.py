@@ -272,7 +272,7 @@ def list_tokens(tenancy_name: str) -> None:
 @click.argument("name")
 @click.option("--tenancy", "tenancy_name", required=True)
 def revoke_token(name: str, tenancy_name: str) -> None:
-    """Revoke a token: it stops working at once, or within seconds where a server has just seen it."""
+    """Revoke a token: requests with it are refused within 10 seconds, open sockets closed within 30."""
     from server.operations import withdraw_token
 
     on_database(withdraw_token(settings_for_command(), tenancy_name, name))

@@ -8,8 +8,11 @@ import pytest
 from click import Group
 from graphql import parse, validate
 
-from server.cli import commands
+from server.cli import commands, revoke_token
 from server.config import PREFIX, Settings
+from server.graphql.endpoint import SECONDS_BETWEEN_TOKEN_CHECKS
+from server.identity.service import REMEMBERED_SECONDS
+from server.roles import CONNECT_SECONDS
 from server.schema import schema
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -23,6 +26,17 @@ def test_every_setting_is_in_the_table_with_its_default_and_meaning() -> None:
         default, meaning = (cell.strip() for cell in row.split("|"))
         assert default == (f"`{settings[name].default}`" if settings[name].default else ""), name
         assert meaning == settings[name].metadata["description"], name
+
+
+def test_a_token_that_has_ended_loses_access_within_the_bounds_it_gives() -> None:
+    found = re.search(r"refused after (\d+) seconds at\smost.*?closed after (\d+) seconds at most", README, re.DOTALL)
+    assert found is not None
+    requests, sockets = map(int, found.groups())
+    assert requests >= REMEMBERED_SECONDS
+    # Remembered just before it ended, and just so at the next check; PostgreSQL may then take as long as a connection.
+    assert sockets >= SECONDS_BETWEEN_TOKEN_CHECKS + REMEMBERED_SECONDS + CONNECT_SECONDS
+    assert f"within {requests} seconds" in (revoke_token.help or "")
+    assert f"within {sockets}." in (revoke_token.help or "")
 
 
 @pytest.mark.parametrize("document", re.findall(r"```graphql\n(.*?)```", README, re.DOTALL))

@@ -82,11 +82,16 @@ LIMITS = Shape(depth=20, fields=1000, aliases=50, directives=50, cost=32_000)
 
 
 def parse_document(query: str) -> DocumentNode:
-    """Parse a document; raises GraphQLError, also for one that is too long or nested too deeply."""
+    """Parse a document; raises GraphQLError, also for one that is too long, too deep or of fragments alone."""
     try:
-        return parse(query, max_tokens=MAX_TOKENS)
+        document = parse(query, max_tokens=MAX_TOKENS)
     except RecursionError:
         raise _nested_too_deeply() from None
+    if all(isinstance(node, FragmentDefinitionNode) for node in document.definitions):
+        # Strawberry looks for the operation before anything is validated, and would only say that there is none.
+        message = "The document has fragments and no operation: add the query, mutation or subscription."
+        raise GraphQLError(message, list(document.definitions))
+    return document
 
 
 def check_shape(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from graphql import GraphQLError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 from strawberry.asgi import ASGIWebSocketAdapter
-from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 
@@ -29,6 +28,10 @@ BAD_REQUEST, FORBIDDEN, TRY_AGAIN = 4400, 4403, 1013
 _LONGEST_REASON = 123  # bytes, RFC 6455 5.5
 
 logger = logging.getLogger(__name__)
+
+
+class TokenRefused(Exception):
+    """A socket has no token, or one that is not valid; the message is the reason with which it is closed."""
 
 
 class Connection:
@@ -97,6 +100,9 @@ class Handler(BaseGraphQLTransportWSHandler[Any, None]):
         connection = self.context
         try:
             await super().handle_connection_init(message)
+        except TokenRefused as refused:
+            await self.websocket.close(FORBIDDEN, str(refused))
+            return
         except Exception as error:
             if not is_away(error):
                 raise
@@ -207,8 +213,10 @@ class Handler(BaseGraphQLTransportWSHandler[Any, None]):
             await asyncio.sleep(self.view.seconds_between_token_checks)
             try:
                 await self.view.on_ws_connect(connection)
-            except ConnectionRejectionError:
-                await self.websocket.close(FORBIDDEN, "Forbidden")
+            except TokenRefused:
+                await self.websocket.close(
+                    FORBIDDEN, "The API token is no longer valid: it was revoked or has expired."
+                )
                 return
             except Exception as error:
                 if not is_away(error):

@@ -20,6 +20,8 @@ from server.database import transaction
 from server.errors import UserError, UserErrorCode, refuse
 from server.identity.models import ApiToken, Role
 
+# For so long a server does not ask PostgreSQL again whether a token is good. The README promises it.
+REMEMBERED_SECONDS = 10.0
 _NAME = re.compile(r"[0-9a-zA-Z_.-]{2,64}")
 _SECRET = re.compile(r"fh_[0-9a-f]{8}_[0-9a-zA-Z_-]{43}")
 _NAME_IN_USE = UserError(
@@ -62,7 +64,7 @@ async def create_token(
 async def revoke_token(session: AsyncSession, tenancy_id: UUID, token_id: UUID) -> ApiToken:
     """Revoke a token, for good; revoking it again changes nothing. Raises Refused: NOT_FOUND.
 
-    Requests with the token are refused within `Authenticator`'s time to live, open sockets are closed soon after.
+    Servers notice within `REMEMBERED_SECONDS`, and close its sockets within as long again and the time between checks.
     """
     token = (
         await session.scalars(
@@ -96,7 +98,7 @@ class Authenticator:
     The price is that a token revoked or expired may work in a process for `seconds_to_live` more.
     """
 
-    def __init__(self, engine: AsyncEngine, *, seconds_to_live: float = 10, size: int = 1024) -> None:
+    def __init__(self, engine: AsyncEngine, *, seconds_to_live: float = REMEMBERED_SECONDS, size: int = 1024) -> None:
         self._engine = engine
         self._seconds_to_live = seconds_to_live
         self._size = size

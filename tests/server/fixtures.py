@@ -169,11 +169,17 @@ QUERY = """
 
 @asynccontextmanager
 async def following(
-    server: httpx.AsyncClient, tenant: Tenant, *, account: str = "", after: int | None = 0, select: str = "sequence"
+    server: httpx.AsyncClient,
+    tenant: Tenant,
+    *,
+    account: str = "",
+    after: int | None = 0,
+    select: str = "sequence",
+    path: str = "/graphql",
 ) -> AsyncIterator[AsyncGenerator[dict[str, Any], None]]:
     """The events of an account, the tenant's own unless said otherwise, as a real client receives them."""
     transport = WebsocketsTransport(
-        url=str(server.base_url.copy_with(scheme="ws", path="/graphql")),
+        url=str(server.base_url.copy_with(scheme="ws", path=path)),
         init_payload={"Authorization": f"Bearer {tenant.secret}"},
     )
     variables = {"account": account or encode("acc", tenant.account_id), "after": after}

@@ -25,6 +25,7 @@ from server.jobs import Job, enqueue
 from server.outages import is_away
 from server.relay import connect
 from tests.server.fixtures import (
+    Owner,
     Tenant,
     engine,
     following,
@@ -35,6 +36,7 @@ from tests.server.fixtures import (
     tenant,
     until_ready,
     worker_engine,
+    write_event,
 )
 from tests.server.tunnel import tunnel
 from tests.server.waiting import until
@@ -61,6 +63,24 @@ async def test_it_says_that_it_lives_and_is_ready(client: httpx.AsyncClient) -> 
 async def test_the_console_leads_to_the_page(client: httpx.AsyncClient) -> None:
     response = await client.get("/console", headers={"accept": "text/html"}, follow_redirects=True)
     assert "GraphiQL" in response.text
+
+
+async def test_the_address_alone_leads_to_the_page(client: httpx.AsyncClient) -> None:
+    response = await client.get("/", headers={"accept": "text/html"})
+    assert (response.status_code, response.headers["location"]) == (307, "/graphql")
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/graphql/"])
+async def test_a_slash_at_the_end_changes_nothing(
+    client: httpx.AsyncClient, tenant: Tenant, owner: Owner, path: str
+) -> None:
+    await until_ready(client)
+    assert "GraphiQL" in (await client.get(path, headers={"accept": "text/html"})).text
+    response = await client.post(path, json={"query": "{ viewer { name } }"}, headers=tenant.headers)
+    assert response.json() == {"data": {"viewer": {"name": "admin"}}}
+    async with following(client, tenant, path=path) as events:
+        await write_event(owner, tenant)
+        assert await anext(events) == {"sequence": 1}
 
 
 async def test_a_query_over_the_real_schema(client: httpx.AsyncClient, tenant: Tenant) -> None:

@@ -55,6 +55,15 @@ async def test_hostile_documents_are_refused_fast(client: httpx.AsyncClient, nam
 
 
 @pytest.mark.parametrize(
+    "query", ["fragment f on Query { hello }", "fragment f on Query { ...g } fragment g on Query { hello }"]
+)
+async def test_a_document_of_fragments_alone_is_told_what_it_lacks(client: httpx.AsyncClient, query: str) -> None:
+    (error,) = (await client.post("/graphql", json={"query": query})).json()["errors"]
+    assert error["message"] == "The document has fragments and no operation: add the query, mutation or subscription."
+    assert (error["locations"][0], error["extensions"]) == ({"line": 1, "column": 1}, {"code": "VALIDATION"})
+
+
+@pytest.mark.parametrize(
     ("query", "measure"),
     [
         (HOSTILE["depth"], "depth"),

@@ -94,13 +94,19 @@ async def test_the_key_of_the_token_is_case_insensitive(address: Address, tenant
 
 
 @pytest.mark.parametrize(
-    "payload",
-    [None, {}, {"Authorization": "Bearer nonsense"}, {"Authorization": None}, {"Authorization": ["Bearer x"]}],
+    "payload", [None, {}, {"Authorization": None}, {"Authorization": ["Bearer x"]}, {"Authorization": "Basic eDp5"}]
 )
-async def test_without_a_valid_token_the_socket_is_forbidden(address: Address, payload: Any) -> None:
+async def test_a_socket_without_a_token_is_told_how_to_send_it(address: Address, payload: Any) -> None:
     async with connect(address.websocket, subprotocols=PROTOCOL) as socket:
         await send(socket, {"type": "connection_init", "payload": payload})
-        assert await closed(socket) == (4403, "Forbidden")
+        expected = 'Send {"Authorization": "Bearer <token>"} as the payload of connection_init.'
+        assert await closed(socket) == (4403, expected)
+
+
+async def test_a_socket_with_a_token_that_is_none_is_told_so(address: Address) -> None:
+    async with connect(address.websocket, subprotocols=PROTOCOL) as socket:
+        await send(socket, init("nonsense"))
+        assert await closed(socket) == (4403, "The API token is not valid: it is mistyped, revoked or expired.")
 
 
 async def test_nothing_runs_before_the_token(address: Address) -> None:
@@ -251,13 +257,17 @@ async def test_a_dropped_socket_is_cleaned_up(address: Address, tenant: Tenant, 
     await nobody_reads(hub)
 
 
-async def test_a_revoked_token_closes_its_sockets(engine: AsyncEngine, hub: Hub, tenant: Tenant, owner: Owner) -> None:
+@pytest.mark.parametrize("moment", ["revoked_at", "expires_at"])
+async def test_a_token_that_ends_closes_its_sockets(
+    engine: AsyncEngine, hub: Hub, tenant: Tenant, owner: Owner, moment: str
+) -> None:
     watchful = endpoint(engine, hub, seconds_between_token_checks=0.05)
     async with serving(application(watchful)) as server, acknowledged(Address(server.port), tenant) as socket:
         await send(socket, subscribe("subscription { forever }"))
         assert (await receive(socket))["type"] == "next"
-        await owner.execute("UPDATE api_token SET revoked_at = now() WHERE id = $1", tenant.token_id)
-        assert await closed(socket) == (4403, "Forbidden")
+        await owner.execute(f"UPDATE api_token SET {moment} = now() WHERE id = $1", tenant.token_id)
+        expected = "The API token is no longer valid: it was revoked or has expired."
+        assert await closed(socket) == (4403, expected)
 
 
 async def test_the_server_stops_in_time_with_subscriptions_open(
@@ -286,7 +296,10 @@ async def test_the_server_stops_in_time_with_subscriptions_open(
         ({"query": "{ me }", "operationName": "Z"}, 'Unknown operation named "Z".'),
         ({"query": "subscription A { forever }", "operationName": "B"}, 'Unknown operation named "B".'),
         ({"query": "query A { me } query B { me }", "operationName": ""}, 'Unknown operation named "".'),
-        ({"query": "fragment F on Query { me }"}, "Can't get GraphQL operation type."),
+        (
+            {"query": "fragment F on Query { me }"},
+            "The document has fragments and no operation: add the query, mutation or subscription.",
+        ),
     ],
     ids=range(6),
 )
