@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.config import Settings
 from server.context import Context, Viewer
 from server.database import create_engine
+from server.embedded.ports import require_free_port
 from server.graphql.endpoint import Endpoint
 from server.graphql.hub import Hub
 from server.graphql.schema import Schema
@@ -105,6 +106,7 @@ def serve(settings: Settings) -> None:
 
     Raises FreeholdError when a setting is missing or wrong. A PostgreSQL that is away is waited for.
     """
+    require_free_port(settings.host, settings.port, "FREEHOLD_PORT", "FREEHOLD_HOST")
     asyncio.run(_try_to_sign_in(settings.require(APP.setting)))
     server = create_server(create_app(settings), settings.host, settings.port)
     # What is loaded by now stays. Looking through it for garbage would hold every request up for some 50 ms.

@@ -215,8 +215,14 @@ def tenancy() -> None:
 @click.option("--security-contact", nargs=3, required=True, metavar="NAME EMAIL PHONE")
 @click.option("--home-region", default="us-east-1", show_default=True)
 @click.option("--region", "regions", multiple=True, help="A Region to harden; repeat. Default: all enabled by default.")
+@click.option("--another", is_flag=True, help="Open it though there is one, which has the organization of the workers.")
 def create_tenancy(
-    name: str, email_template: str, security_contact: tuple[str, str, str], home_region: str, regions: tuple[str, ...]
+    name: str,
+    email_template: str,
+    security_contact: tuple[str, str, str],
+    home_region: str,
+    regions: tuple[str, ...],
+    another: bool,
 ) -> None:
     """Create a tenancy and begin its bootstrap: organization, units, Security and Logging accounts."""
     from server.operations import open_tenancy
@@ -229,6 +235,7 @@ def create_tenancy(
             security_contact=security_contact,
             home_region=home_region,
             regions=regions,
+            another=another,
         )
     )
     click.echo(f"Tenancy {created.name} is being set up; follow its management account in the API.")

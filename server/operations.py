@@ -22,6 +22,9 @@ from server.roles import WORKER
 from server.tenancies.models import Tenancy
 from server.tenancies.service import DEFAULT_REGIONS, create_tenancy
 
+# Any number that nothing else in the database uses: tenancies are opened one after the other.
+TENANCY_LOCK = 0x74656E61
+
 
 @asynccontextmanager
 async def session_for(settings: Settings) -> AsyncIterator[AsyncSession]:
@@ -49,10 +52,18 @@ async def open_tenancy(
     security_contact: tuple[str, str, str],
     home_region: str = "us-east-1",
     regions: Sequence[str] = (),
+    another: bool = False,
 ) -> Tenancy:
-    """Create a tenancy and begin its bootstrap. Raises Refused, with nothing created, when an input is wrong."""
+    """Create a tenancy and begin its bootstrap.
+
+    Raises, with nothing created, Refused when an input is wrong, and FreeholdError when there is a tenancy already:
+    `another` opens one beside it, which gets no organization from workers that serve the first.
+    """
     check_email_template(email_template)
     async with session_for(settings) as session:
+        await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": TENANCY_LOCK})
+        if not another:
+            await _require_no_tenancy(session, name)
         tenancy = await create_tenancy(
             session,
             name=name,
@@ -63,6 +74,19 @@ async def open_tenancy(
         )
         await bootstrap_tenancy(session, tenancy)
     return tenancy
+
+
+async def _require_no_tenancy(session: AsyncSession, name: str) -> None:
+    there = list(await session.scalars(select(Tenancy.name).order_by(Tenancy.created_at)))
+    if name in there or not there:
+        # The rules of tenancies say that the name is in use.
+        return
+    raise FreeholdError(
+        f"there is the tenancy {there[0]!r} already. The workers have the credentials of one AWS organization, and a "
+        f"tenancy is an organization: the bootstrap of {name!r} would find that of {there[0]!r} and fail. Use "
+        f"{there[0]!r}, or run another installation for {name!r}. To open it here all the same, for instance because "
+        f"{there[0]!r} never got an organization, add --another."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,11 @@ async def test_a_second_up_on_the_same_data_is_refused_and_so_is_a_taken_port(tm
         for directory, its_port, expected in (
             ("data", free_port(), f"The data directory {tmp_path / 'data'} is in use by process"),
             ("not ours", free_port(), f"{tmp_path / 'not ours'} is not empty and holds no data of Freehold"),
-            ("other", port, f"port {port} on 127.0.0.1 is already in use by another process; choose another"),
+            (
+                "other",
+                port,
+                f"port {port} on 127.0.0.1 is already in use by another process: end that one, or choose another",
+            ),
         ):
             process = await asyncio.create_subprocess_exec(
                 *(*FREEHOLD, "up", "--data-dir", str(tmp_path / directory), "--port", str(its_port)),

@@ -29,7 +29,10 @@ class PortInUseError(EmbeddedError):
     """A port that the operator chose is taken."""
 
     def __init__(self, host: str, port: int, option: str) -> None:
-        super().__init__(f"port {port} on {host} is already in use by another process; choose another with {option}")
+        super().__init__(
+            f"port {port} on {host} is already in use by another process: end that one, or choose another port with "
+            f"{option}"
+        )
 
 
 class ServiceError(EmbeddedError):

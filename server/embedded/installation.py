@@ -120,7 +120,7 @@ def show(running: Installation, *, as_json: bool) -> None:
         f"AWS simulator:        {description['awsEndpoint']}",
         f"Data, kept:           {description['dataDir']}",
         f"Logs:                 {description['dataDir']}/logs",
-        "For `freehold token` and `freehold tenancy` in another terminal:",
+        "For `freehold token` in another terminal:",
         f"    export FREEHOLD_WORKER_DATABASE_URL='{description['databaseUrl']}'",
         "Ctrl-C stops all of it.",
     )

@@ -17,12 +17,15 @@ def free_port() -> int:
         return port
 
 
-def require_free_port(host: str, port: int, option: str = "--port") -> None:
-    """Raise PortInUseError, naming `option`, when somebody listens on `port` of `host`."""
+def require_free_port(host: str, port: int, option: str = "--port", of_host: str = "--host") -> None:
+    """Raise PortInUseError when somebody listens on `port` of `host`, or EmbeddedError when nobody here can.
+
+    The messages name what the port, or the host, was given by.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise EmbeddedError(f"cannot listen on {host}: {error.strerror or error}") from error
+        raise EmbeddedError(f"cannot listen on {host}: {error.strerror or error}; see {of_host}") from error
     with socket.socket(family, kind, protocol) as probe:
         # As servers do; without it a port that a server left a moment ago would count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,7 +34,8 @@ def require_free_port(host: str, port: int, option: str = "--port") -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise PortInUseError(host, port, option) from None
-            raise EmbeddedError(f"cannot listen on port {port} of {host}: {error.strerror}; see {option}") from error
+            cause = of_host if error.errno == errno.EADDRNOTAVAIL else option
+            raise EmbeddedError(f"cannot listen on port {port} of {host}: {error.strerror}; see {cause}") from error
 
 
 async def http_answers(host: str, port: int, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import sys
 import time
@@ -17,10 +18,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.app import create_app
+from server.app import create_app, serve
 from server.config import Settings
 from server.database import create_engine, transaction
-from server.errors import ConfigurationError
+from server.errors import ConfigurationError, FreeholdError
 from server.jobs import Job, enqueue
 from server.outages import is_away
 from server.relay import connect
@@ -201,6 +202,32 @@ async def test_work_left_in_the_outbox_reaches_the_queue_at_once(
 
     await until(queued, within=2)
     await queue.aclose()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [
+        (
+            "127.0.0.1",
+            None,
+            "is already in use by another process: end that one, or choose another port with FREEHOLD_PORT",
+        ),
+        # RFC 5737 and RFC 2606: nobody's address, and nobody's name.
+        (
+            "192.0.2.1",
+            8000,
+            "cannot listen on port 8000 of 192.0.2.1: Cannot assign requested address; see FREEHOLD_HOST",
+        ),
+        ("nowhere.invalid", 8000, "; see FREEHOLD_HOST"),
+    ],
+)
+async def test_a_place_that_cannot_be_listened_on_is_named(
+    settings: Settings, host: str, port: int | None, expected: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wrong = replace(settings, host=host, port=port or taken.getsockname()[1])
+        with pytest.raises(FreeholdError, match=f"{re.escape(expected)}$"):
+            await asyncio.to_thread(serve, wrong)
 
 
 async def test_a_server_process_stops_in_time_with_a_subscription_open(settings: Settings, tenant: Tenant) -> None:

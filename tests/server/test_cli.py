@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -14,9 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.account_types.models import AccountType
 from server.config import PREFIX, Settings
-from server.database import transaction
+from server.database import create_engine, transaction
+from server.errors import FreeholdError, Refused, UserErrorCode
 from server.identity.service import authenticate
-from server.migrate import scram_verifier
+from server.migrate import migrate, scram_verifier
+from server.operations import open_tenancy
 from server.tenancies.models import Tenancy
 from tests.running import CLEAN, FREEHOLD
 from tests.server.fixtures import engine, settings, worker_engine
@@ -51,7 +54,8 @@ def run(settings: Settings) -> Run:
 async def test_a_tenancy_and_its_tokens(run: Run, engine: AsyncEngine, worker_engine: AsyncEngine) -> None:
     await declare_stages(worker_engine, STAGES)
     name = f"cli-{uuid4().hex[:8]}"
-    code, out, errors = await run("tenancy", "create", name, *CONTACT)
+    # Other tests have theirs in this database.
+    code, out, errors = await run("tenancy", "create", name, *CONTACT, "--another")
     assert (code, errors) == (0, "")
     assert out.startswith(f"Tenancy {name} is being set up")
     code, _, errors = await run("tenancy", "create", name, *CONTACT)
@@ -73,6 +77,30 @@ async def test_a_tenancy_and_its_tokens(run: Run, engine: AsyncEngine, worker_en
     assert (code, errors) == (1, f"freehold: the tenancy '{name}' has no live token 'ci'\n")
 
 
+async def test_a_second_tenancy_is_refused_unless_it_is_meant(empty: Settings) -> None:
+    await migrate(empty)
+    worker = create_engine(empty.require("worker_database_url"))
+    await declare_stages(worker, STAGES)
+    await worker.dispose()
+    of_name = partial(
+        open_tenancy,
+        empty,
+        email_template="aws+{id}@example.com",
+        security_contact=("Team", "team@example.com", "+1 555"),
+    )
+    # Two that ask at once are two that ask one after the other.
+    outcomes = await asyncio.gather(of_name(name="one"), of_name(name="two"), return_exceptions=True)
+    (refused,) = (each for each in outcomes if isinstance(each, BaseException))
+    (first,) = (each.name for each in outcomes if isinstance(each, Tenancy))
+    assert isinstance(refused, FreeholdError)
+    assert str(refused).startswith(f"there is the tenancy '{first}' already. The workers have the credentials of one")
+    assert str(refused).endswith("add --another.")
+    with pytest.raises(Refused) as same:
+        await of_name(name=first)
+    assert same.value.errors[0].code is UserErrorCode.NAME_IN_USE
+    assert (await of_name(name="three", another=True)).name == "three"
+
+
 async def test_an_unknown_tenancy_is_answered_with_those_there_are(run: Run) -> None:
     code, _, errors = await run("token", "list", "--tenancy", "nowhere")
     assert code == 1
@@ -90,7 +118,7 @@ async def test_an_unknown_tenancy_is_answered_with_those_there_are(run: Run) -> 
     ],
 )
 async def test_a_wrong_tenancy_is_refused(run: Run, words: tuple[str, ...], expected: str) -> None:
-    code, _, errors = await run("tenancy", "create", f"wrong-{uuid4().hex[:8]}", *CONTACT, *words)
+    code, _, errors = await run("tenancy", "create", f"wrong-{uuid4().hex[:8]}", *CONTACT, "--another", *words)
     assert code == 1
     assert expected in errors
     assert "Traceback" not in errors
@@ -116,7 +144,7 @@ async def test_no_worker_is_said_to_be_at_work_when_there_is_none(run: Run) -> N
 async def test_counters_are_recounted(run: Run, worker_engine: AsyncEngine) -> None:
     await declare_stages(worker_engine, STAGES)
     name = f"cli-{uuid4().hex[:8]}"
-    await run("tenancy", "create", name, *CONTACT)
+    await run("tenancy", "create", name, *CONTACT, "--another")
     assert await run("recount") == (0, "Every counter was right.\n", "")
     async with transaction(worker_engine) as session:
         theirs = select(Tenancy.id).where(Tenancy.name == name).scalar_subquery()

@@ -147,7 +147,8 @@ def test_a_taken_port_is_named() -> None:
         with pytest.raises(PortInUseError) as refused:
             require_free_port("127.0.0.1", port)
     assert str(refused.value) == (
-        f"port {port} on 127.0.0.1 is already in use by another process; choose another with --port"
+        f"port {port} on 127.0.0.1 is already in use by another process: end that one, or choose another port "
+        "with --port"
     )
     require_free_port("127.0.0.1", port)
 
