@@ -3,7 +3,6 @@
 import asyncio
 import importlib
 import json
-import socket
 import sys
 import tempfile
 from collections.abc import Coroutine, Iterator
@@ -290,16 +289,16 @@ async def worker_at_work(settings: Settings) -> bool:
     from sqlalchemy import text
 
     from server.database import create_engine
-    from server.roles import WORKER
+    from server.roles import WORKER, worker_name
 
     engine = create_engine(settings.require(WORKER.setting), WORKER, pool_size=1)
     try:
         async with engine.connect() as connection:
             recent = text(
-                "SELECT 1 FROM pg_stat_activity WHERE application_name = :name "
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = :name "
                 "AND state_change > now() - interval '30 seconds' LIMIT 1"
             )
-            return await connection.scalar(recent, {"name": f"freehold-worker:{socket.gethostname()}"}) is not None
+            return await connection.scalar(recent, {"name": worker_name()}) is not None
     finally:
         await engine.dispose()
 

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from server.errors import ConfigurationError
 
 PREFIX = "FREEHOLD_"
+# Not a setting: what a supervisor tells the starts of one command apart by. A worker shows it to PostgreSQL.
+START = "FREEHOLD_START"
 # The AWS credentials of every simulator; real mode uses the credentials that the AWS SDK finds by itself.
 SIMULATOR_CREDENTIALS = ("simulator", "simulator")
 
@@ -135,7 +137,7 @@ class Settings:
         values: dict[str, Any] = {}
         for name, value in environment.items():
             # An empty variable counts as unset: that is how Compose passes on what nobody has set.
-            if not value or not name.startswith(PREFIX) or name.startswith(PREFIX + "SIMULATOR_"):
+            if not value or not name.startswith(PREFIX) or name.startswith((PREFIX + "SIMULATOR_", START)):
                 continue
             if name not in known:
                 raise ConfigurationError(f"{name} is not a setting of Freehold. Settings: {', '.join(sorted(known))}.")

@@ -4,6 +4,7 @@ Row-level security keeps tenancies apart only while the server is somebody whom 
 who it is before it is used, not only the first: a role can be altered while Freehold runs.
 """
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -90,6 +91,17 @@ WORKER = DatabaseRole(
     "freehold_worker, which `freehold migrate` makes and which works for every tenancy and changes no table",
 )
 OWNER = DatabaseRole("owner", "owner_database_url", "the owner of the database, who makes and changes the tables")
+
+
+def worker_name() -> str:
+    """What the connections of a worker on this machine are called in pg_stat_activity."""
+    # PostgreSQL would cut a longer one off.
+    return f"freehold-worker:{socket.gethostname()}"[:63]
+
+
+def listener_name(start: str) -> str:
+    """What the last connection that a worker opens is called there; `start` is the mark of its start, or empty."""
+    return f"freehold-worker-listener:{start}"
 
 
 async def connect(role: DatabaseRole, *arguments: Any, **options: Any) -> Connection:

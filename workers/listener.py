@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import os
 
+from server.config import START
 from server.jobs import OUTBOX_CHANNEL
 from server.outages import Outage
-from server.roles import WORKER, connect
+from server.roles import WORKER, connect, listener_name
 
 CHECK_SECONDS = 5.0
 
@@ -23,7 +25,9 @@ async def listen(database_url: str, wake: asyncio.Event) -> None:
 
 
 async def _listen_while_connected(database_url: str, wake: asyncio.Event, outage: Outage) -> None:
-    connection = await connect(WORKER, database_url, server_settings={"application_name": "freehold-worker-listener"})
+    connection = await connect(
+        WORKER, database_url, server_settings={"application_name": listener_name(os.environ.get(START, ""))}
+    )
     try:
         await connection.add_listener(OUTBOX_CHANNEL, lambda *_: wake.set())
         outage.end()

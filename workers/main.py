@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -24,7 +23,7 @@ from server.loops import stop
 from server.outages import Outage, is_away
 from server.policies.foundation import keep_all_managed
 from server.relay import connect, decode_job, encode_job, relay
-from server.roles import WORKER, DatabaseRefused
+from server.roles import WORKER, DatabaseRefused, worker_name
 from workers import jobs
 from workers.assurance.runner import Runner
 from workers.assurance.stage import Stage
@@ -95,7 +94,7 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
         database_url,
         WORKER,
         pool_size=20,
-        name=f"freehold-worker:{socket.gethostname()}",
+        name=worker_name(),
         command_seconds=COMMAND_SECONDS,
     )
     queue = connect(settings.require("redis_url"))

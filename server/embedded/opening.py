@@ -4,7 +4,6 @@ Importing this costs as much as starting PostgreSQL does, so `installation.py` i
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -12,10 +11,12 @@ import httpx
 from server.config import Settings
 from server.database import create_engine
 from server.embedded.directory import write_private
+from server.embedded.supervisor import Probe
 from server.identity.service import authenticate
 from server.migrate import migrate
 from server.operations import issue_token, open_tenancy
-from server.roles import APP, WORKER, connect
+from server.outages import is_away
+from server.roles import APP, WORKER, connect, listener_name
 
 __all__ = ["ensure_tenancy", "ensure_token", "migrate", "server_is_ready", "worker_is_ready"]
 
@@ -24,18 +25,22 @@ EMAIL_TEMPLATE = "aws+{id}@freehold.example"
 SECURITY_CONTACT = ("Security team", "security@freehold.example", "+1 555 0100")
 PROBE_SECONDS = 1.0
 
-Probe = Callable[[], Awaitable[bool]]
-
 
 def worker_is_ready(settings: Settings) -> Probe:
-    """Asks whether a worker has declared its stages, without which no setup can begin."""
+    """Asks whether the worker of a start is at work: whether it listens, which it does once all else is ready."""
 
-    async def ask() -> bool:
-        connection = await connect(WORKER, settings.worker_database_url)
+    async def ask(start: str) -> bool:
         try:
-            return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM stage_definition)"))
-        finally:
-            await connection.close()
+            connection = await connect(WORKER, settings.worker_database_url)
+            try:
+                listens = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = $1)"
+                return bool(await connection.fetchval(listens, listener_name(start)))
+            finally:
+                await connection.close()
+        except Exception as error:
+            if not is_away(error):
+                raise
+            return False
 
     return ask
 
@@ -43,7 +48,7 @@ def worker_is_ready(settings: Settings) -> Probe:
 def server_is_ready(settings: Settings) -> Probe:
     """Asks whether the server answers and reaches PostgreSQL."""
 
-    async def ask() -> bool:
+    async def ask(start: str) -> bool:
         try:
             async with httpx.AsyncClient(timeout=PROBE_SECONDS, trust_env=False) as client:
                 return (await client.get(f"http://{settings.host}:{settings.port}/readyz")).status_code == 200

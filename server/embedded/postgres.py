@@ -76,7 +76,7 @@ async def start(supervisor: Supervisor, data_dir: Path, fsync: bool) -> Database
                 *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
             ],
             environment={"LC_ALL": "C"},
-            ready=lambda: _accepts(superuser_url),
+            ready=lambda _: _accepts(superuser_url),
             # Fast shutdown: ends sessions, writes a checkpoint. SIGTERM would wait for every client to leave.
             stop_signal=signal.SIGINT,
             grace=20,

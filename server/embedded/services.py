@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Never, TypeVar
 
 from server.embedded import directory, postgres, simulator, valkey
 from server.embedded.postgres import Database
-from server.embedded.supervisor import Command, Supervisor
+from server.embedded.supervisor import Command, Probe, Supervisor
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Services:
         name: str,
         argv: Sequence[str],
         environment: Mapping[str, str],
-        ready: Callable[[], Awaitable[bool]] | None = None,
+        ready: Probe | None = None,
         *,
         stop_signal: signal.Signals = signal.SIGTERM,
         grace: float = 10.0,
@@ -65,7 +65,7 @@ class Services:
         """Run a command under the same supervision: restarted when it ends, stopped before the embedded services.
 
         `environment` is added to this process's own; secrets belong there, not into `argv`. Returns when `ready`
-        answers True. Raises ServiceError, with the end of its log, when it does not get there.
+        answers True of this start. Raises ServiceError, with the end of its log, when it does not get there.
         """
         await self.supervisor.start(Command(name, argv, environment, ready, stop_signal, grace))
 

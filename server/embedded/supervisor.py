@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
@@ -11,13 +12,16 @@ from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Never
+from typing import Never, TypeAlias
 
+from server.config import START
 from server.embedded import guard
 from server.embedded.errors import ServiceError
 from server.embedded.users import User
 
 log = logging.getLogger(__name__)
+
+Probe: TypeAlias = Callable[[str], Awaitable[bool]]
 
 LOG_BYTES = 10 * 1024 * 1024
 TAIL_LINES = 20
@@ -35,12 +39,15 @@ PROOF_OF_LIFE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run. `environment` is added to this process's own; `ready` answers whether it can be used."""
+    """What to run. `environment` is added to this process's own, and the mark of each start under the name START.
+
+    `ready` answers whether the start of that mark can be used.
+    """
 
     name: str
     argv: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    ready: Callable[[], Awaitable[bool]] | None = None
+    ready: Probe | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     grace: float = 10.0
     user: User | None = None
@@ -93,8 +100,8 @@ class Supervisor:
         if self._failed.done():
             self._failed.exception()  # seen, or asyncio would complain that nobody waited for it
 
-    def _give_up(self, failure: ServiceError) -> None:
-        log.error("%s", failure)
+    def _give_up(self, failure: Exception) -> None:
+        log.error("%s", failure, exc_info=None if isinstance(failure, ServiceError) else failure)
         if not self._failed.done():
             self._failed.set_exception(failure)
 
@@ -109,9 +116,9 @@ class Service:
         self._stopping = asyncio.Event()
         self._spawning: asyncio.Task[Process] | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self._started = 0.0
+        self._started, self._start = 0.0, ""
 
-    async def start(self, give_up: Callable[[ServiceError], None]) -> None:
+    async def start(self, give_up: Callable[[Exception], None]) -> None:
         _rotate(self.log_path)
         process = await self._start_repeatedly(await self._spawn())
         if process is not None:
@@ -144,13 +151,13 @@ class Service:
     async def _start_guard(self) -> Process:
         command, user = self.command, self.command.user
         with self.log_path.open("ab") as output:
-            self._started = time.monotonic()
+            self._started, self._start = time.monotonic(), secrets.token_hex(8)
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-E", str(Path(guard.__file__))),
                 *(str(int(command.stop_signal)), str(command.grace)),
                 *(("-", "-", "0") if user is None else (str(user.uid), str(user.gid), "1" if user.closed else "0")),
                 *command.argv,
-                env={**os.environ, **command.environment},
+                env={**os.environ, **command.environment, START: self._start},
                 stdin=PIPE,
                 stdout=output,
                 stderr=STDOUT,
@@ -187,7 +194,7 @@ class Service:
         ended = asyncio.create_task(process.wait())
         try:
             while not self._stopping.is_set():
-                if await probe():
+                if await probe(self._start):
                     return not ended.done()
                 if time.monotonic() > deadline:
                     raise self._failure(f"is not ready after {START_SECONDS:.0f} seconds")
@@ -198,7 +205,7 @@ class Service:
         finally:
             ended.cancel()
 
-    async def _keep(self, process: Process, give_up: Callable[[ServiceError], None]) -> None:
+    async def _keep(self, process: Process, give_up: Callable[[Exception], None]) -> None:
         """Restart the process whenever it ends, until the service is stopped or does not start any more."""
         name, delay, short_runs = self.command.name, FIRST_DELAY, 0
         while True:
@@ -219,7 +226,8 @@ class Service:
                     return
                 delay = min(delay * 2, LONGEST_DELAY)
                 restarted = await self._start_repeatedly(await self._spawn())
-            except ServiceError as failure:
+            except Exception as failure:
+                # Whatever it was: what is not kept running any more must not look as if it were.
                 give_up(failure)
                 return
             if restarted is None:

@@ -44,7 +44,7 @@ async def start(supervisor: Supervisor, data_dir: Path, fsync: bool) -> str:
             NAME,
             [str(_binary()), str(configuration)],
             environment={"LC_ALL": "C"},
-            ready=lambda: _answers(url),
+            ready=lambda _: _answers(url),
         )
     )
     return url

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.config import AwsMode, Settings
+from server.config import START, AwsMode, Settings
 from server.errors import ConfigurationError
 
 
@@ -52,6 +52,10 @@ def test_aws_itself_is_no_simulator(host: str) -> None:
 def test_real_mode_takes_no_endpoint() -> None:
     with pytest.raises(ConfigurationError, match="has no meaning when FREEHOLD_AWS_MODE is real"):
         Settings.from_environment({"FREEHOLD_AWS_MODE": "real", "FREEHOLD_AWS_ENDPOINT_URL": "http://127.0.0.1:1"})
+
+
+def test_the_mark_of_a_start_is_no_setting() -> None:
+    assert Settings.from_environment({START: "0123456789abcdef"}) == Settings()
 
 
 def test_an_empty_variable_is_unset() -> None:

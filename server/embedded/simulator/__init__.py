@@ -25,7 +25,7 @@ async def start(supervisor: Supervisor, data_dir: Path, fsync: bool) -> str:
         Command(
             NAME,
             [*argv, *([] if fsync else ["--no-fsync"])],
-            ready=lambda: http_answers(LOOPBACK, port, HEALTH_PATH),
+            ready=lambda _: http_answers(LOOPBACK, port, HEALTH_PATH),
         )
     )
     return f"http://{LOOPBACK}:{port}"

@@ -54,7 +54,7 @@ async def test_no_orphan_is_left(data_dir: Path, number: signal.Signals, group: 
 async def test_a_killed_guard_takes_its_child_with_it(supervisor: Supervisor, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
 
-    async def ready() -> bool:
+    async def ready(_: str) -> bool:
         return marker.exists()
 
     await supervisor.start(Command("sleeper", touching(marker, "exec sleep 1002"), ready=ready))
@@ -86,7 +86,7 @@ async def test_what_ends_is_started_again(
 ) -> None:
     starts = tmp_path / "starts"
 
-    async def ready() -> bool:
+    async def ready(_: str) -> bool:
         return starts.exists()
 
     await supervisor.start(Command("flaky", touching(starts, "exec sleep 1000"), ready=ready))
@@ -100,7 +100,7 @@ async def test_what_ends_is_started_again(
 async def test_what_cannot_start_is_an_error_with_the_end_of_its_log(supervisor: Supervisor, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
 
-    async def never() -> bool:
+    async def never(_: str) -> bool:
         return False
 
     with pytest.raises(ServiceError, match=r"broken does not start: it ended 3 times \(exit status 3\)") as failed:
@@ -123,7 +123,7 @@ async def test_a_child_that_ignores_its_signal_is_killed_with_what_it_started(
     script = "import signal, subprocess, time; signal.signal(15, signal.SIG_IGN); "
     script += f"subprocess.Popen(['sleep', '1001']); open({str(marker)!r}, 'w').close(); time.sleep(1000)"
 
-    async def ready() -> bool:
+    async def ready(_: str) -> bool:
         return marker.exists()
 
     await supervisor.start(Command("stubborn", [sys.executable, "-c", script], ready=ready, grace=0.2))
