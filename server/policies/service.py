@@ -236,13 +236,15 @@ async def keep_missing(session: AsyncSession, policy: Policy) -> None:
     policy.aws_policy_id = policy.aws_name = policy.aws_version = None
     if policy.state is not PolicyState.DELETING:
         policy.state = PolicyState.PENDING
-    await session.execute(
-        update(PolicyAttachment)
-        .where(PolicyAttachment.policy_id == policy.id, PolicyAttachment.state == AttachmentState.ACTIVE)
-        .values(state=AttachmentState.PENDING)
-        .execution_options(synchronize_session=False)
-    )
     await record_event(session, policy)
+    in_force = select(PolicyAttachment).where(
+        PolicyAttachment.policy_id == policy.id, PolicyAttachment.state == AttachmentState.ACTIVE
+    )
+    for attachment in (
+        await session.scalars(in_force.order_by(PolicyAttachment.created_at, PolicyAttachment.id))
+    ).all():
+        attachment.state = AttachmentState.PENDING
+        await record_event(session, policy, attachment)
 
 
 async def keep_error(session: AsyncSession, policy: Policy, asked: Asked, error: StageError, delay: timedelta) -> None:

@@ -252,8 +252,14 @@ async def test_what_somebody_deleted_in_aws_is_made_anew(world: World, policies:
         await organizations.detach_policy(PolicyId=before, TargetId=unit)
         await organizations.delete_policy(PolicyId=before)
     await policies.update(policy_id, description="changed")
+    known = len(await policies.events(policy_id))
     assert await policies.roll_out(policy_id) == {"UpdatePolicy": 1, "CreatePolicy": 1, "AttachPolicy": 1}
     assert await policies.states(policy_id) == ["ACTIVE", "ACTIVE"]
+    # Whoever follows it hears that it is in force nowhere until it is again.
+    assert (await policies.events(policy_id))[known:] == [
+        *[("PENDING", None), ("PENDING", "PENDING")],
+        *[("ACTIVE", None), ("ACTIVE", "ACTIVE")],
+    ]
     assert (await policies.get(policy_id)).aws_policy_id not in (None, before)
     await policies.detach(policy_id, target)
     await policies.roll_out(policy_id)
