@@ -33,6 +33,13 @@ class CreatePolicyInput:
 @strawberry.input
 class UpdatePolicyInput:
     policy_id: strawberry.ID
+    expected_version: int | None = strawberry.field(
+        default=None,
+        description=(
+            "The `version` that the change was made from: refused with VERSION_CONFLICT when somebody has written "
+            "another one since. Absent: whatever it is by now."
+        ),
+    )
     name: str | None = strawberry.field(default=None, description=f"{NAME} Absent: unchanged.")
     description: str | None = strawberry.field(default=None, description=f"{DESCRIPTION} Absent: unchanged.")
     document: JSON | None = strawberry.field(default=None, description=f"{DOCUMENT} Absent: unchanged.")
@@ -143,6 +150,7 @@ class PolicyMutation:
                 actor(viewer),
                 viewer.tenancy_id,
                 policy_id,
+                expected_version=input.expected_version,
                 name=input.name,
                 description=input.description,
                 document=None if checked is None else checked.value,

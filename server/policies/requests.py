@@ -94,15 +94,24 @@ async def update_policy(
     tenancy_id: UUID,
     policy_id: UUID,
     *,
+    expected_version: int | None = None,
     name: str | None = None,
     description: str | None = None,
     document: dict[str, Any] | None = None,
 ) -> UUID:
     """Change what is given, as another version; the document was checked.
 
-    Raises Refused as `create_policy`; PROTECTED, ROLLOUT_IN_PROGRESS.
+    Raises Refused as `create_policy`; PROTECTED, ROLLOUT_IN_PROGRESS; VERSION_CONFLICT when the policy's version is not
+    `expected_version`.
     """
     policy = await _changeable(session, tenancy_id, policy_id)
+    if expected_version not in (None, policy.version):
+        raise refuse(
+            UserErrorCode.VERSION_CONFLICT,
+            f"The policy {policy.name!r} is at version {policy.version} by now, not at {expected_version}: somebody "
+            f"has changed it. See what `versions` says of that, and send a change of version {policy.version}.",
+            "expectedVersion",
+        )
     if name is not None and name != policy.name:
         _check_name(name)
         await _check_free(session, tenancy_id, name, policy.id)

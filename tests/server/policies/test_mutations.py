@@ -130,6 +130,29 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+async def test_of_two_who_change_the_same_version_one_is_told(
+    ask: Ask, policy: str, owner: Owner, tenant: Tenant
+) -> None:
+    """Otherwise the second would take back what the first has added, and nobody would know."""
+    read = {"policyId": policy, "expectedVersion": 1}
+    assert (await done(ask, "updatePolicy", **read, description="first"))["version"] == 2
+    before = await contents(owner, tenant)
+    code, field, message = await refused(ask, "updatePolicy", **read, description="second")
+    assert (code, field) == ("VERSION_CONFLICT", ["expectedVersion"])
+    assert "at version 2" in message
+    assert "not at 1" in message
+    # Whatever it asks for, be it what is so already, or what is refused for itself.
+    assert (await refused(ask, "updatePolicy", **read, description="first"))[0] == "VERSION_CONFLICT"
+    assert (await refused(ask, "updatePolicy", **read, name=""))[0] == "VERSION_CONFLICT"
+    assert await contents(owner, tenant) == before
+    assert (await done(ask, "updatePolicy", policyId=policy, expectedVersion=2, description="second"))["version"] == 3
+    answers = await asyncio.gather(
+        *(send(ask, "updatePolicy", policyId=policy, expectedVersion=3, description=f"at once {i}") for i in range(4))
+    )
+    errors = [error["code"] for answer in answers for error in answer["userErrors"]]
+    assert errors == ["VERSION_CONFLICT"] * 3
+
+
 @pytest.mark.parametrize(("wrong", "code", "field"), REFUSED, ids=lambda value: str(value)[:40])
 async def test_a_wrong_policy_is_refused_and_changes_nothing(
     ask: Ask, policy: str, owner: Owner, tenant: Tenant, wrong: Mapping[str, Any], code: str, field: str
