@@ -49,6 +49,12 @@ def resource_of(action: str) -> str | None:
     return None if _data.actions.get_action_details(service, name)["resourceTypes"] else "*"
 
 
+def is_action(name: str) -> bool:
+    """Whether AWS has an action of this full name, whatever its case."""
+    service, _, action = name.lower().partition(":")
+    return action in actions_of(service)
+
+
 @cache
 def services() -> frozenset[str]:
     """The prefixes of all services, in lower case."""

@@ -1,9 +1,8 @@
 """Whether a document may be stored: what is wrong with it, and what of Freehold's own work it would deny.
 
-The work on a document is CPU alone, up to 0.2 s of it, so it is done in a thread and before a transaction begins.
+The work on a document is CPU alone, so it is done in a thread and before a transaction begins.
 """
 
-import asyncio
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,20 +15,29 @@ from server.database import transaction
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.policies.actions import check_actions
 from server.policies.document import ACTION, Document, check_size, parse_document
-from server.policies.lockout import AtStake, Caller, Lockout, denied_calls, member_calls, with_full_access
+from server.policies.lockout import AtStake, Caller, Lockout, doubted_by_account, lockout_in, lockout_of, member_calls
 from server.policies.models import Policy
+from server.policies.paths import read_numbers, read_numbers_of
 from server.policies.problems import Problem
+from server.policies.requests import Target
+from server.policies.wildcards import SOME_ACCOUNT
+from server.policies.work import CHANGES, TooMuchWork, Work, away
 from server.quotas.models import QuotaCode
 from server.quotas.service import read_documented_limit
 from server.tenancies.models import Tenancy
 from server.tenancies.service import ROLE, partition
 
-# What stands for an account where it does not matter which one it is.
-ANY_ACCOUNT = "000000000000"
 NAMED_CALLS = 3
 MOST_WARNINGS = 20
 DECLARED = "SELECT DISTINCT unnest(permissions) FROM stage_definition WHERE roles && '{MEMBER,SECURITY,LOGGING}'"
 EXEMPTION = f'"Condition": {{"ArnNotLike": {{"aws:PrincipalArn": "arn:*:iam::*:role/{ROLE}"}}}}'
+
+
+OUTDATED = "The policy's document is older than the checks of documents and breaks them; update it first."
+TOO_MUCH = (
+    "The document takes too much work to see whether it locks Freehold out: have fewer statements, conditions or"
+    " values, shorter ones, or fewer wildcards and policy variables."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +62,39 @@ class Checked:
 
 
 async def check_document(
-    engine: AsyncEngine, tenancy_id: UUID, document: object, accepted: Collection[str] = ()
+    engine: AsyncEngine,
+    tenancy_id: UUID,
+    document: object,
+    accepted: Collection[str] = (),
+    policy_id: UUID | None = None,
 ) -> Checked:
     """The document of a policy, a JSON object or its text, when it may be stored.
 
-    `accepted` are actions that are taken although Freehold does not know them. Raises Refused: VALIDATION for one that
-    is no action; INVALID_DOCUMENT with an error for each problem; LOCKOUT with one for each statement that would deny
-    Freehold's own calls.
+    `accepted` are actions that are taken although Freehold does not know them. `policy_id` is the policy that it is
+    for: where that is attached the document comes in force. Raises Refused: VALIDATION for one that is no action;
+    INVALID_DOCUMENT with an error for each problem; LOCKOUT with one for each statement that would deny Freehold's own
+    calls.
     """
     async with transaction(engine, tenancy_id) as session:
         ground = await read_ground(session, tenancy_id)
-    return await asyncio.to_thread(_checked, document, ground, accepted)
+
+    def check() -> tuple[Document, Lockout]:
+        found = parsed(document, ground.size_limit, accepted)
+        return found, at_stake(found, ground, "document")
+
+    found, lockout = await away(CHANGES, check)
+    if policy_id is not None and doubted_by_account(lockout):
+        async with transaction(engine, tenancy_id) as session:
+            numbers = await read_numbers_of(session, tenancy_id, policy_id)
+        lockout = await away(CHANGES, lambda: at_stake_in(found, ground, lockout, numbers))
+    return Checked(found, _not_locked_out(lockout, "document"))
 
 
-async def check_stored(engine: AsyncEngine, tenancy_id: UUID, policy_id: UUID) -> tuple[str, ...]:
-    """Warnings about a stored document, which may be older than a stage or a Region of Freehold's.
+async def check_stored(engine: AsyncEngine, tenancy_id: UUID, policy_id: UUID, target: Target) -> tuple[str, ...]:
+    """Warnings about a stored document, which may be older than a stage or a Region of Freehold's, on a target.
 
     What is attached beside it does not count: a statement that denies does so whatever the others say, and one that
-    allows takes nothing away beside FullAWSAccess. Raises Refused: LOCKOUT.
+    allows takes nothing away beside FullAWSAccess. Raises Refused: LOCKOUT, INVALID_DOCUMENT.
     """
     async with transaction(engine, tenancy_id) as session:
         stored = select(Policy.document).where(Policy.tenancy_id == tenancy_id, Policy.id == policy_id)
@@ -81,11 +104,18 @@ async def check_stored(engine: AsyncEngine, tenancy_id: UUID, policy_id: UUID) -
         # Who attaches it says so.
         return ()
 
-    def check() -> tuple[str, ...]:
+    def check() -> tuple[Document, Lockout]:
         document = parse_document(value)
-        return _not_locked_out(document, ground, "policyId") if isinstance(document, Document) else ()
+        if not isinstance(document, Document):
+            raise refuse(UserErrorCode.INVALID_DOCUMENT, OUTDATED, "policyId")
+        return document, at_stake(document, ground, "policyId")
 
-    return await asyncio.to_thread(check)
+    document, lockout = await away(CHANGES, check)
+    if doubted_by_account(lockout):
+        async with transaction(engine, tenancy_id) as session:
+            numbers = await read_numbers(session, tenancy_id, target)
+        lockout = await away(CHANGES, lambda: at_stake_in(document, ground, lockout, numbers))
+    return _not_locked_out(lockout, "policyId")
 
 
 async def read_ground(session: AsyncSession, tenancy_id: UUID) -> Ground:
@@ -94,7 +124,7 @@ async def read_ground(session: AsyncSession, tenancy_id: UUID) -> Ground:
     # The stages are of a domain that policies know nothing of.
     permissions = (await session.scalars(text(DECLARED))).all()
     caller = Caller(
-        account_id=ANY_ACCOUNT,
+        account_id=SOME_ACCOUNT,
         role=ROLE,
         regions=tuple(tenancy.regions),
         partition=partition(tenancy.home_region),
@@ -105,9 +135,24 @@ async def read_ground(session: AsyncSession, tenancy_id: UUID) -> Ground:
     )
 
 
-def at_stake(document: Document, ground: Ground, caller: Caller) -> Lockout:
-    """What becomes of Freehold's calls where the document is in force, whatever else is in force there."""
-    return denied_calls([with_full_access("", {"": document})], ground.calls, caller)
+def at_stake(document: Document, ground: Ground, field: str) -> Lockout:
+    """What becomes of Freehold's calls in an account of which nothing is known. Raises Refused: INVALID_DOCUMENT."""
+    try:
+        return lockout_of(document, ground.calls, ground.caller, Work())
+    except TooMuchWork:
+        raise refuse(UserErrorCode.INVALID_DOCUMENT, TOO_MUCH, field) from None
+
+
+def at_stake_in(document: Document, ground: Ground, lockout: Lockout, numbers: Collection[str | None]) -> Lockout:
+    """The same in the accounts of these numbers, None for one without; as before where that takes too much work."""
+    if not numbers:
+        # For the accounts to come.
+        return lockout
+    known = dict.fromkeys(each or SOME_ACCOUNT for each in numbers)
+    try:
+        return lockout_in(document, lockout, known, ground.calls, ground.caller, Work())
+    except TooMuchWork:
+        return lockout
 
 
 def statement_of(found: AtStake) -> str:
@@ -142,14 +187,8 @@ def warnings_of(lockout: Lockout) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sentences))[:MOST_WARNINGS]
 
 
-def _checked(document: object, ground: Ground, accepted: Collection[str]) -> Checked:
-    found = parsed(document, ground.size_limit, accepted)
-    return Checked(found, _not_locked_out(found, ground, "document"))
-
-
-def _not_locked_out(document: Document, ground: Ground, field: str) -> tuple[str, ...]:
+def _not_locked_out(lockout: Lockout, field: str) -> tuple[str, ...]:
     """The warnings about a document that locks Freehold out of nothing."""
-    lockout = at_stake(document, ground, ground.caller)
     errors = [
         UserError(
             UserErrorCode.LOCKOUT,

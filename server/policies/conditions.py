@@ -9,22 +9,22 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.ht
 import operator as relations
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from server.policies.document import Condition
-from server.policies.operators import Comparison, Kind, Operator, Qualifier, boolean, date, network, number, operator
-from server.policies.wildcards import Tokens, arn_matches, compiled, tokens
+from server.policies.operators import VALUES, Comparison, Kind, Network, Operator, Qualifier, boolean, operator
+from server.policies.wildcards import LONG, NOT_KNOWN, Tokens, compare_arn, compare_texts, compiled, of_arn, tokens
+from server.policies.work import Work
 
-VARIABLE = re.compile(r"\$\{([^}]*)\}")
-RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
-    "Equals": relations.eq,
-    "LessThan": relations.lt,
-    "LessThanEquals": relations.le,
-    "GreaterThan": relations.gt,
-    "GreaterThanEquals": relations.ge,
-}
+T = TypeVar("T")
+# The reason where it matters which account it is, and that is not known.
+ACCOUNT_NUMBER = "the number of the account"
+# For what a context says nothing of, where a key that the request does not have is None.
+UNSAID = object()
+# Without another brace in it, or many that are open would be looked through again and again.
+VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +41,21 @@ Truth = bool | Unknown
 class Context:
     """What is known of a request, by context key in lower case: its values, or None when the request lacks the key.
 
-    Of a key that is not there nothing is known.
+    Of a key that is not there nothing is known. `work` bounds what may be compared with it.
     """
 
     values: Mapping[str, tuple[str, ...] | None]
+    work: Work = field(default_factory=Work)
 
 
-def context(values: Mapping[str, str | Iterable[str] | None]) -> Context:
+def context(values: Mapping[str, str | Iterable[str] | None], work: Work | None = None) -> Context:
     """A context of single values, lists of values and, as None, absent keys."""
     return Context(
         {
             key.lower(): (value,) if isinstance(value, str) else None if value is None else tuple(value)
             for key, value in values.items()
-        }
+        },
+        work or Work(),
     )
 
 
@@ -75,8 +77,27 @@ def negated(truth: Truth) -> Truth:
     return truth if isinstance(truth, Unknown) else not truth
 
 
+def keys_of(condition: Condition) -> tuple[str, ...]:
+    """The context keys, in lower case, on which it depends whether the condition holds."""
+    return tuple(dict.fromkeys((condition.key.lower(), *chain.from_iterable(map(variables_of, condition.values)))))
+
+
+def variables_of(text: str) -> tuple[str, ...]:
+    """The context keys, in lower case, of the policy variables in a text."""
+    if "${" not in text:
+        return ()
+    return tuple(each[1].partition(",")[0].strip().lower() for each in VARIABLE.finditer(text))
+
+
 def holds(condition: Condition, known: Context) -> Truth:
-    """Whether one key's condition holds."""
+    """Whether one key's condition holds. Raises TooMuchWork."""
+    known.work.spend(1)
+    keys = known.work.once(("keys", id(condition)), lambda: keys_of(condition))
+    about = (known.values.get(each, UNSAID) for each in keys)
+    return known.work.once(("holds", id(condition), *about), lambda: _holds(condition, known))
+
+
+def _holds(condition: Condition, known: Context) -> Truth:
     found = operator(condition.operator)
     if (
         found is None
@@ -106,57 +127,101 @@ def _holds_for_nothing(found: Operator) -> bool:
 
 def _holds_for(value: str, comparison: Comparison, condition: Condition, known: Context) -> Truth:
     """Several values in the condition are alternatives; a negated operator holds when none of them matches."""
-    matched = any_of(_compare(comparison, value, each, known) for each in condition.values)
+    wanted = condition.values
+    if comparison.kind is Kind.STRING and comparison.relation == "Equals" and not NOT_KNOWN.search(value):
+        # Hundreds of account numbers are nothing unusual.
+        fixed, variable = known.work.once(("values", id(condition)), lambda: _fixed_and_variable(condition))
+        wanted = (value,) if value in fixed else variable
+    matched = any_of(_compare(comparison, value, each, known) for each in wanted)
     return negated(matched) if comparison.negated else matched
 
 
+def _fixed_and_variable(condition: Condition) -> tuple[frozenset[str], tuple[str, ...]]:
+    variable = tuple(each for each in condition.values if "${" in each)
+    return frozenset(condition.values).difference(variable), variable
+
+
 def _compare(comparison: Comparison, value: str, wanted: str, known: Context) -> Truth:
+    known.work.spend(3)
     if comparison.kind is Kind.STRING:
         return _compare_strings(comparison.relation, value, wanted, known)
     if comparison.kind is Kind.ARN:
-        pattern = expanded(wanted, known)
-        matched = pattern if isinstance(pattern, Unknown) else arn_matches(pattern, value)
-        return Unknown((f"{wanted}, which is not an ARN of six parts",)) if matched is None else matched
-    if comparison.kind is Kind.ADDRESS:
-        return _within(value, wanted)
-    read: Callable[[str], object] = {Kind.NUMBER: number, Kind.DATE: date, Kind.BOOLEAN: boolean}[comparison.kind]
-    one, other = read(value), read(wanted)
+        return _compare_arns(value, wanted, known)
+    if NOT_KNOWN.search(value):
+        return Unknown((ACCOUNT_NUMBER,))
+    known.work.spend(5)
+    one, other = (_read(comparison.kind, each, known.work) for each in (value, wanted))
     if one is None or other is None:
-        return Unknown((f"{value if one is None else wanted}, which is no {comparison.kind.lower()}",))
+        return Unknown((f"{value if one is None else wanted}, which is no {NOUNS[comparison.kind]}",))
     return RELATIONS[comparison.relation](one, other)
+
+
+def _read(kind: Kind, text: str, work: Work) -> object:
+    def read() -> object:
+        work.spend(20)
+        return VALUES[kind].read(text)
+
+    return work.once((kind, text), read)
+
+
+def _compare_arns(value: str, wanted: str, known: Context) -> Truth:
+    parts = prepared(wanted, known, of_arn)
+    if parts is None:
+        return Unknown((f"{wanted}, which is not an ARN of six parts",))
+    return parts if isinstance(parts, Unknown) else _truth(compare_arn(parts, value, known.work))
 
 
 def _compare_strings(relation: str, value: str, wanted: str, known: Context) -> Truth:
     if relation == "Like":
-        pattern = expanded(wanted, known)
-        return pattern if isinstance(pattern, Unknown) else compiled(pattern).matches(value)
-    text = _expanded_text(wanted, known)
-    if isinstance(text, Unknown):
-        return text
-    return value == text if relation == "Equals" else value.casefold() == text.casefold()
+        pattern = prepared(wanted, known, compiled)
+        return pattern if isinstance(pattern, Unknown) else _truth(pattern.compare(value, known.work))
+    parts = _parts(wanted, known)
+    if isinstance(parts, Unknown):
+        return parts
+    text = "".join(part for part, _ in parts)
+    known.work.spend(len(text) // 8)
+    return _truth(
+        compare_texts(value, text) if relation == "Equals" else compare_texts(value.casefold(), text.casefold())
+    )
 
 
-def _within(value: str, wanted: str) -> Truth:
-    address, around = network(value), network(wanted)
-    if address is None or around is None:
-        return Unknown((f"{value if address is None else wanted}, which is no IP address",))
+def _truth(matched: bool | None) -> Truth:
+    return Unknown((ACCOUNT_NUMBER,)) if matched is None else matched
+
+
+def _within(address: Network, around: Network) -> bool:
     if address.version != around.version:
         return False
     first, last = int(address.network_address), int(address.broadcast_address)
     return int(around.network_address) <= first and last <= int(around.broadcast_address)
 
 
-def expanded(text: str, known: Context) -> Tokens | Unknown:
-    """A pattern with its policy variables replaced; what replaces them has no wildcards."""
-    parts = _parts(text, known)
-    if isinstance(parts, Unknown):
-        return parts
-    return tuple(chain.from_iterable(part if literal else tokens(part) for part, literal in parts))
+RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
+    "Equals": relations.eq,
+    "LessThan": relations.lt,
+    "LessThanEquals": relations.le,
+    "GreaterThan": relations.gt,
+    "GreaterThanEquals": relations.ge,
+    "Within": _within,
+}
+NOUNS = {Kind.NUMBER: "number", Kind.DATE: "date", Kind.BOOLEAN: "boolean", Kind.ADDRESS: "IP address"}
 
 
-def _expanded_text(text: str, known: Context) -> str | Unknown:
-    parts = _parts(text, known)
-    return parts if isinstance(parts, Unknown) else "".join(part for part, _ in parts)
+def prepared(text: str, known: Context, make: Callable[[Tokens], T]) -> T | Unknown:
+    """What `make` makes of a pattern with its policy variables replaced; what replaces them has no wildcards."""
+
+    def prepare() -> T | Unknown:
+        parts = _parts(text, known)
+        if isinstance(parts, Unknown):
+            return parts
+        # The bits of a long pattern are long numbers.
+        length = sum(len(part) for part, _ in parts)
+        known.work.spend(length * (2 + length // LONG))
+        return make(tuple(chain.from_iterable(part if literal else tokens(part) for part, literal in parts)))
+
+    names = known.work.once(("variables", text), lambda: variables_of(text)) if "${" in text else ()
+    variables = (known.values.get(each, UNSAID) for each in names)
+    return known.work.once((make, text, *variables), prepare)
 
 
 def _parts(text: str, known: Context) -> list[tuple[str, bool]] | Unknown:
@@ -167,6 +232,7 @@ def _parts(text: str, known: Context) -> list[tuple[str, bool]] | Unknown:
         value = _variable(variable[1], known)
         if isinstance(value, Unknown):
             return value
+        known.work.spend(3 + len(value) // 8)
         parts += [(text[end : variable.start()], False), (value, True)]
         end = variable.end()
     return [*parts, (text[end:], False)]

@@ -1,16 +1,29 @@
 """Which of Freehold's own calls policies would deny, asked before they are put in force."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from server.policies.actions import resource_of
-from server.policies.conditions import Context, context
+from server.policies.conditions import ACCOUNT_NUMBER, Context, context
 from server.policies.document import Document, parse_document
-from server.policies.evaluation import Level, NamedDocument, Outcome, Place, evaluate
+from server.policies.evaluation import (
+    Decision,
+    Level,
+    NamedDocument,
+    Outcome,
+    Place,
+    about,
+    depends_on,
+    evaluate,
+    statements_of,
+)
+from server.policies.work import Work
 
 # Services with one endpoint, by the Region that `aws:RequestedRegion` has for it, in the partition `aws`.
 GLOBAL_SERVICES = {"account": "us-east-1", "iam": "us-east-1", "organizations": "us-east-1"}
+REGION_KEYS = frozenset({"aws:requestedregion", "ec2:region"})
 # Made in the management account, which no service control policy affects.
 MANAGEMENT_SERVICE = "organizations"
 # To assume the role is a call of the management account too, and to ask who one is can be denied to nobody:
@@ -22,7 +35,7 @@ NEVER_DENIED = ("sts:AssumeRole", "sts:GetCallerIdentity")
 class Caller:
     """Freehold at work in a member account: the role it assumes there, and the Regions it works in.
 
-    Of an account that is still to be created, any number of twelve digits stands for the one it will have.
+    `account_id` is SOME_ACCOUNT where it is not known which account it is.
     """
 
     account_id: str
@@ -67,31 +80,115 @@ def member_calls(permissions: Iterable[str]) -> tuple[str, ...]:
     return tuple(each for each in calls if each.partition(":")[0] != MANAGEMENT_SERVICE)
 
 
-def denied_calls(levels: Sequence[Level], calls: Iterable[str], caller: Caller) -> Lockout:
+def denied_calls(levels: Sequence[Level], calls: Iterable[str], caller: Caller, work: Work | None = None) -> Lockout:
     """What becomes of Freehold's calls under these levels: the root first, the account last.
 
     `calls` are IAM actions, see `member_calls`. An allow list denies nothing as long as FullAWSAccess stays beside it:
-    the levels say what is attached where.
+    the levels say what is attached where. Raises TooMuchWork.
     """
-    denied: dict[AtStake, list[str]] = defaultdict(list)
-    perhaps: dict[AtStake, list[str]] = defaultdict(list)
+    work = work or Work()
+    return _lockout(_grouped(levels, calls, caller, work), [caller], work)
+
+
+def lockout_of(document: Document, calls: Iterable[str], caller: Caller, work: Work) -> Lockout:
+    """What becomes of Freehold's calls where the document is in force, whatever else is in force there.
+
+    Raises TooMuchWork.
+    """
+    return denied_calls([with_full_access("", {"": document})], calls, caller, work)
+
+
+def doubted_by_account(lockout: Lockout) -> frozenset[int]:
+    """The statements, by their index, of which it depends on the account whether they deny something."""
+    return frozenset(
+        each.index for each in lockout.perhaps if each.index is not None and ACCOUNT_NUMBER in each.reasons
+    )
+
+
+def lockout_in(
+    document: Document, lockout: Lockout, numbers: Iterable[str], calls: Sequence[str], caller: Caller, work: Work
+) -> Lockout:
+    """What becomes of the lockout, which is that of an account that is not known, in the accounts of these numbers.
+
+    A statement that denies something in one of them denies it. Raises TooMuchWork.
+    """
+    doubted = doubted_by_account(lockout)
+    in_doubt = Document(document.value, tuple(each for each in document.statements if each.index in doubted))
+    levels = [with_full_access("", {"": in_doubt})]
+    found = _lockout(
+        _grouped(levels, calls, caller, work), [replace(caller, account_id=number) for number in numbers], work
+    )
+    certain = (each for each in lockout.perhaps if each.index not in doubted)
+    return Lockout((*lockout.denied, *found.denied), (*certain, *found.perhaps))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Calls that no statement tells apart, and the levels with what is about them."""
+
+    levels: Sequence[Level]
+    calls: list[str]
+    is_regional: bool
+
+
+def _grouped(levels: Sequence[Level], calls: Iterable[str], caller: Caller, work: Work) -> Collection[_Group]:
+    groups: dict[object, _Group] = {}
     for call in calls:
-        for region in _regions(call, caller):
-            decision = evaluate(levels, call, _resource(call, caller), _known(call, region, caller))
+        found = about(levels, call, work)
+        statements = [*statements_of(found)]
+        is_regional = any(depends_on(each, work) & REGION_KEYS for each in statements)
+        key = (
+            tuple(map(id, statements)),
+            (_resource(call, caller) or call) if any(each.resources != ("*",) for each in statements) else None,
+            (_regions(call, caller), *_region_keys(call, "", caller)) if is_regional else None,
+        )
+        groups.setdefault(key, _Group(found, [], is_regional)).calls.append(call)
+    return groups.values()
+
+
+def _lockout(groups: Collection[_Group], callers: Collection[Caller], work: Work) -> Lockout:
+    """What becomes of the calls for any of the callers, which differ in their account alone."""
+    denied: dict[AtStake, dict[str, None]] = defaultdict(dict)
+    perhaps: dict[AtStake, dict[str, None]] = defaultdict(dict)
+    for group in groups:
+        decisions = {}
+        for caller in callers:
+            for region, decision in _decisions(group, caller, work):
+                decisions[_told_apart_by(region, decision)] = region, decision
+        for (region, decision), call in product(decisions.values(), group.calls):
+            regions = dict.fromkeys([region] if group.is_regional else _regions(call, caller))
+            work.spend(len(regions))
             for level in decision.not_allowed_at if decision.outcome is Outcome.DENIED else ():
-                denied[AtStake(call, level, None, None, None, ())].append(region)
+                denied[AtStake(call, level, None, None, None, ())].update(regions)
             for place in decision.denied_by:
-                denied[_at_stake(call, place)].append(region)
+                denied[_at_stake(call, place)].update(regions)
             for doubt in decision.doubts:
-                perhaps[_at_stake(call, doubt.place, doubt.reasons)].append(region)
+                perhaps[_at_stake(call, doubt.place, doubt.reasons)].update(regions)
     return Lockout(_with_regions(denied), _with_regions(perhaps))
+
+
+def _decisions(group: _Group, caller: Caller, work: Work) -> Iterator[tuple[str, Decision]]:
+    """The decision about the calls of a group in each Region, or in one of them where that does not matter."""
+    call = group.calls[0]
+    for region in _regions(call, caller)[: None if group.is_regional else 1]:
+        yield region, evaluate(group.levels, call, _resource(call, caller), _known(call, region, caller, work))
+
+
+def _told_apart_by(region: str, decision: Decision) -> object:
+    """What tells decisions of one group apart; statements are told by their identity, as they may be long."""
+    return (
+        region,
+        decision.not_allowed_at,
+        tuple(id(place.statement) for place in decision.denied_by),
+        tuple((id(doubt.place.statement), doubt.reasons) for doubt in decision.doubts),
+    )
 
 
 def _at_stake(call: str, place: Place, reasons: tuple[str, ...] = ()) -> AtStake:
     return AtStake(call, place.level, place.policy, place.statement.name, place.statement.index, (), reasons)
 
 
-def _with_regions(found: Mapping[AtStake, list[str]]) -> tuple[AtStake, ...]:
+def _with_regions(found: Mapping[AtStake, Iterable[str]]) -> tuple[AtStake, ...]:
     return tuple(replace(each, regions=tuple(regions)) for each, regions in found.items())
 
 
@@ -106,11 +203,12 @@ def _resource(call: str, caller: Caller) -> str | None:
     return resource_of(call)
 
 
-def _known(call: str, region: str, caller: Caller) -> Context:
+def _known(call: str, region: str, caller: Caller, work: Work) -> Context:
     """What AWS finds in the context of a call: "AWS global condition context keys", IAM User Guide,
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
     known: dict[str, str | None] = {
+        **_region_keys(call, region, caller),
         # Of a session it is the role, not the session.
         "aws:PrincipalArn": f"arn:{caller.partition}:iam::{caller.account_id}:role/{caller.role}",
         "aws:PrincipalAccount": caller.account_id,
@@ -134,11 +232,16 @@ def _known(call: str, region: str, caller: Caller) -> Context:
     }
     if caller.organization_id:
         known["aws:PrincipalOrgID"] = caller.organization_id
+    return context(known, work)
+
+
+def _region_keys(call: str, region: str, caller: Caller) -> dict[str, str]:
+    keys = {}
     if caller.partition == "aws" or call.partition(":")[0] not in GLOBAL_SERVICES:
-        known["aws:RequestedRegion"] = region
+        keys["aws:RequestedRegion"] = region
     if call.startswith("ec2:"):
-        known["ec2:Region"] = region
-    return context(known)
+        keys["ec2:Region"] = region
+    return keys
 
 
 def _full_access() -> NamedDocument:

@@ -1,5 +1,7 @@
 """Mutations of policies and of what they are attached to."""
 
+from uuid import UUID
+
 import strawberry
 from strawberry.scalars import JSON
 from strawberry.types import Info
@@ -142,7 +144,11 @@ class PolicyMutation:
     async def update_policy(self, info: Info[Context, None], input: UpdatePolicyInput) -> UpdatePolicyPayload:
         viewer = info.context.viewer
         policy_id = node_id(input.policy_id, "pol", "policyId")
-        checked = None if input.document is None else await _checked(info, input.document, input.allow_unknown_actions)
+        checked = (
+            None
+            if input.document is None
+            else await _checked(info, input.document, input.allow_unknown_actions, policy_id)
+        )
         await mutate(
             info,
             lambda session: requests.update_policy(
@@ -174,7 +180,7 @@ class PolicyMutation:
     async def attach_policy(self, info: Info[Context, None], input: AttachPolicyInput) -> AttachPolicyPayload:
         viewer = info.context.viewer
         policy_id, target = node_id(input.policy_id, "pol", "policyId"), target_of(input.target)
-        warnings = await check_stored(info.context.engine, viewer.tenancy_id, policy_id)
+        warnings = await check_stored(info.context.engine, viewer.tenancy_id, policy_id, target)
         attachment_id = await mutate(
             info,
             lambda session: requests.attach_policy(session, actor(viewer), viewer.tenancy_id, policy_id, target),
@@ -200,6 +206,8 @@ class PolicyMutation:
         return await read_payload(info, RetryPolicyRolloutPayload, policy=policy_id)
 
 
-async def _checked(info: Info[Context, None], document: object, accepted: list[str] | None) -> Checked:
+async def _checked(
+    info: Info[Context, None], document: object, accepted: list[str] | None, policy_id: UUID | None = None
+) -> Checked:
     context = info.context
-    return await check_document(context.engine, context.viewer.tenancy_id, document, accepted or ())
+    return await check_document(context.engine, context.viewer.tenancy_id, document, accepted or (), policy_id)

@@ -1,28 +1,33 @@
 """The ways by which policies reach the accounts of a target: what a preview has to know, read in one transaction."""
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Text, and_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.models import GONE, Account, AccountRole
-from server.policies.models import AttachmentState, Policy, PolicyAttachment
+from server.policies.models import (
+    AttachmentState,
+    EffectivePolicy,
+    Policy,
+    PolicyAttachment,
+    PolicyState,
+    PolicyVersion,
+)
 from server.policies.requests import Target
 
-# What is wanted and may come: not what is being removed, nor what AWS has refused.
-IN_FORCE = (AttachmentState.PENDING, AttachmentState.ACTIVE)
-# Parts of a text that can stand for the number of an account.
-NUMBERS = re.compile(r"[0-9*?]*[0-9][0-9*?]*")
-NUMBER_LENGTH = 12
+IN_FORCE = (AttachmentState.ACTIVE, AttachmentState.DETACHING)
+# What will be: not what is being removed, nor what AWS has refused.
+WANTED = (AttachmentState.PENDING, AttachmentState.ACTIVE)
 
-# The type of an account and the policies attached to itself: accounts that share these differ in their number alone.
-Path: TypeAlias = tuple[UUID, frozenset[UUID]]
+# What is attached to a target, and how far each has come.
+Attached: TypeAlias = frozenset[tuple[UUID, AttachmentState]]
+# The type of an account and what is attached to itself: accounts that share these differ in their number alone.
+Path: TypeAlias = tuple[UUID, Attached]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +38,47 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """A policy with the texts of its documents; `in_force` is None where it is not known which one AWS has."""
+
+    name: str
+    newest: str
+    in_force: str | None
+    is_refused: bool
+
+    @property
+    def wanted(self) -> str | None:
+        """What AWS will have: what it has refused it will not."""
+        return self.in_force if self.is_refused else self.newest
+
+
+@dataclass(frozen=True, slots=True)
 class Paths:
-    """The accounts of a target by name, what is attached around them, and all those policies: name and document."""
+    """The accounts of a target by name, what is attached around them, and all those policies."""
 
     accounts: Sequence[Reached]
-    on_tenancy: frozenset[UUID]
-    on_types: Mapping[UUID, frozenset[UUID]]
-    on_target: frozenset[UUID]
-    policies: Mapping[UUID, tuple[str, dict[str, Any]]]
+    on_tenancy: Attached
+    on_types: Mapping[UUID, Attached]
+    on_target: Attached
+    policies: Mapping[UUID, Known]
 
 
 async def read_paths(session: AsyncSession, tenancy_id: UUID, target: Target, policy_id: UUID | None) -> Paths:
     """What reaches the accounts of a target that is there, and the policy of `policy_id` besides, if there is one."""
-    reached = [
-        Account.tenancy_id == tenancy_id,
-        Account.role != AccountRole.MANAGEMENT,
-        Account.status.not_in(GONE),
-        *([Account.account_type_id == target.account_type_id] if target.account_type_id else ()),
-        *([Account.id == target.account_id] if target.account_id else ()),
-    ]
+    reached = _reached(tenancy_id, target)
     columns = (Account.id, Account.name, Account.aws_account_id, Account.account_type_id)
     accounts = (await session.execute(select(*columns).where(*reached).order_by(Account.name))).all()
     around = PolicyAttachment.account_id.is_(None) | PolicyAttachment.account_id.in_(select(Account.id).where(*reached))
-    attached = select(PolicyAttachment.policy_id, PolicyAttachment.account_type_id, PolicyAttachment.account_id).where(
-        PolicyAttachment.tenancy_id == tenancy_id, PolicyAttachment.state.in_(IN_FORCE), around
-    )
-    by_target: defaultdict[tuple[UUID | None, UUID | None], set[UUID]] = defaultdict(set)
-    for policy, type_, account in (await session.execute(attached)).all():
-        by_target[type_, account].add(policy)
-    ids = {policy_id, *(each for found in by_target.values() for each in found)}
-    wanted = select(Policy.id, Policy.name, Policy.document).where(Policy.tenancy_id == tenancy_id, Policy.id.in_(ids))
+    attached = select(
+        PolicyAttachment.policy_id,
+        PolicyAttachment.state,
+        PolicyAttachment.account_type_id,
+        PolicyAttachment.account_id,
+    ).where(PolicyAttachment.tenancy_id == tenancy_id, around)
+    by_target: defaultdict[tuple[UUID | None, UUID | None], set[tuple[UUID, AttachmentState]]] = defaultdict(set)
+    for policy, state, type_, account in (await session.execute(attached)).all():
+        by_target[type_, account].add((policy, state))
+    ids = {policy_id, *(policy for found in by_target.values() for policy, _ in found)}
     return Paths(
         accounts=[
             Reached(name, number, (type_, frozenset(by_target.get((None, key), ()))))
@@ -71,16 +87,46 @@ async def read_paths(session: AsyncSession, tenancy_id: UUID, target: Target, po
         on_tenancy=frozenset(by_target.get((None, None), ())),
         on_types={type_: frozenset(found) for (type_, _), found in by_target.items() if type_ is not None},
         on_target=frozenset(by_target.get((target.account_type_id, target.account_id), ())),
-        policies={key: (name, document) for key, name, document in (await session.execute(wanted)).all()},
+        policies=await _read_policies(session, tenancy_id, ids),
     )
 
 
-def number_patterns(texts: Iterable[str]) -> tuple[str, ...]:
-    """What in the texts may tell one account from another by its number."""
-    found = {each for text in texts for each in NUMBERS.findall(text)}
-    return tuple(sorted(each for each in found if set(each) & {"*", "?"} or len(each) == NUMBER_LENGTH))
+async def read_numbers(session: AsyncSession, tenancy_id: UUID, target: Target) -> Sequence[str | None]:
+    """The numbers of the accounts that a target reaches; None for one that has none yet."""
+    numbers = select(Account.aws_account_id).where(*_reached(tenancy_id, target))
+    return (await session.scalars(numbers)).all()
 
 
-def told_apart(number: str | None, patterns: Sequence[str]) -> tuple[bool, ...]:
-    """Which of the patterns the number of an account matches; all accounts for which it is the same are alike."""
-    return tuple(number is not None and fnmatchcase(number, each) for each in patterns)
+async def read_numbers_of(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> Sequence[str | None]:
+    """The same of the accounts that a policy reaches by what it is attached to."""
+    of_policy = select(EffectivePolicy.account_id).where(
+        EffectivePolicy.tenancy_id == tenancy_id, EffectivePolicy.policy_id == policy_id
+    )
+    numbers = select(Account.aws_account_id).where(*_reached(tenancy_id, Target()), Account.id.in_(of_policy))
+    return (await session.scalars(numbers)).all()
+
+
+def _reached(tenancy_id: UUID, target: Target) -> list[ColumnElement[bool]]:
+    return [
+        Account.tenancy_id == tenancy_id,
+        Account.role != AccountRole.MANAGEMENT,
+        Account.status.not_in(GONE),
+        *([Account.account_type_id == target.account_type_id] if target.account_type_id else ()),
+        *([Account.id == target.account_id] if target.account_id else ()),
+    ]
+
+
+async def _read_policies(session: AsyncSession, tenancy_id: UUID, ids: set[UUID | None]) -> dict[UUID, Known]:
+    """The documents stay text: to read thousands of them is work for a thread."""
+    in_aws = and_(PolicyVersion.policy_id == Policy.id, PolicyVersion.number == Policy.aws_version)
+    newest = type_coerce(Policy.document, Text()).label("newest")
+    in_force = type_coerce(PolicyVersion.document, Text()).label("in_force")
+    found = (
+        select(Policy.id, Policy.name, newest, in_force, Policy.state)
+        .outerjoin(PolicyVersion, in_aws)
+        .where(Policy.tenancy_id == tenancy_id, Policy.id.in_(ids))
+    )
+    return {
+        key: Known(name, latest, in_aws_document, state is PolicyState.FAILED)
+        for key, name, latest, in_aws_document, state in (await session.execute(found)).all()
+    }

@@ -19,7 +19,7 @@ expose(
     "What service control policies make of a request.",
     ALLOWED="No policy denies it. Somebody in the account still needs a permission for it.",
     DENIED="Denied to everybody in the account, its root user included.",
-    UNKNOWN="It depends on what is not known; the reasons say on what.",
+    UNKNOWN="It depends on what is not known, or takes too much to decide; the reasons say on what.",
     name="PolicyOutcome",
 )
 expose(
@@ -41,7 +41,10 @@ class PolicyRequestInput:
     action: str = strawberry.field(description="Such as `s3:GetObject`, without wildcards.")
     resource: str | None = strawberry.field(
         default=None,
-        description="Its ARN. Absent: not known, or `*` where the action is not about single resources.",
+        description=(
+            "Its ARN; with `*` and `?` it stands for all that they match. Absent: not known, or `*` where the action is"
+            " not about single resources."
+        ),
     )
     context: list[ContextKeyInput] | None = strawberry.field(
         default=None, description="What is known besides the account and the organization; nothing else is guessed."
@@ -77,7 +80,12 @@ class PolicyDecision:
     reasons: list[str] = strawberry.field(description="The statements that decide it, or what it depends on; five.")
 
 
-@strawberry.type(description="A request, now and then, in the accounts in which both outcomes are the same.")
+@strawberry.type(
+    description=(
+        "A request in the accounts in which both outcomes are the same: by what Freehold's policies have in force now,"
+        " and by what is wanted, with the policy that is previewed."
+    )
+)
 class RequestPreview:
     action: str
     resource: str | None

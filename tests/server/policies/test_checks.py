@@ -1,6 +1,7 @@
 """Before a document is stored: every problem is told at its place, and no policy locks Freehold out."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -150,3 +151,81 @@ async def test_freeholds_own_policies_could_be_written_by_anybody(
 ) -> None:
     checked = await check_document(engine, tenant.tenancy_id, managed.document)
     assert (checked.value, checked.warnings) == (managed.document, ())
+
+
+NUMBER = "111122223333"
+
+
+async def attach(ask: Ask, policy_id: str, target: Mapping[str, object]) -> dict[str, Any]:
+    payload: dict[str, Any] = (await ask(ATTACH, input={"policyId": policy_id, "target": target}))["attachPolicy"]
+    return payload
+
+
+@pytest.fixture
+async def account(owner: Owner, tenant: Tenant) -> dict[str, object]:
+    """The tenant's account, with a number, as a target."""
+    await owner.execute("UPDATE account SET aws_account_id = $2 WHERE id = $1", tenant.account_id, NUMBER)
+    return {"accountId": encode("acc", tenant.account_id)}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"StringEquals": {"aws:PrincipalAccount": NUMBER}},
+        {"StringLike": {"aws:PrincipalAccount": "*3333"}},
+        {"ArnLike": {"aws:PrincipalArn": f"arn:aws:iam::{NUMBER}:role/*"}},
+        {"NumericEquals": {"aws:PrincipalAccount": NUMBER}},
+    ],
+    ids=str,
+)
+async def test_a_lockout_of_the_accounts_of_some_numbers(
+    ask: Ask, owner: Owner, tenant: Tenant, account: dict[str, object], condition: dict[str, Any]
+) -> None:
+    """Whether it is one depends on where it is attached."""
+    created = await create(ask, deny("iam:*", Condition=condition))
+    [warning] = created["warnings"]
+    assert warning.startswith("Statement[0] may deny Freehold's own calls iam:")
+    assert warning.endswith("it depends on the number of the account.")
+    before = await contents(owner, tenant)
+    for target in (account, {"tenancy": True}):
+        payload = await attach(ask, created["policy"]["id"], target)
+        [error] = payload["userErrors"]
+        assert (payload["attachment"], error["code"], error["field"]) == (None, "LOCKOUT", ["policyId"])
+    assert await contents(owner, tenant) == before
+    await owner.execute("UPDATE account SET aws_account_id = '444455556666' WHERE id = $1", tenant.account_id)
+    elsewhere = await attach(ask, created["policy"]["id"], account)
+    assert (elsewhere["userErrors"], elsewhere["warnings"]) == ([], [])
+
+
+async def test_accounts_that_are_exempted_by_number(ask: Ask, owner: Owner, account: dict[str, object]) -> None:
+    exempt = deny("iam:*", Condition={"StringNotEquals": {"aws:PrincipalAccount": [NUMBER, "444455556666"]}})
+    created = await create(ask, exempt)
+    assert (created["userErrors"], len(created["warnings"])) == ([], 1)
+    policy_id = created["policy"]["id"]
+    attached = await attach(ask, policy_id, account)
+    assert (attached["userErrors"], attached["warnings"]) == ([], [])
+    # Where it is attached, another document is in force at once.
+    input_ = {
+        "policyId": policy_id,
+        "document": deny("iam:*", Condition={"StringNotEquals": {"aws:PrincipalAccount": "1"}}),
+    }
+    [error] = (await ask(UPDATE, input=input_))["updatePolicy"]["userErrors"]
+    assert (error["code"], error["field"]) == ("LOCKOUT", ["document"])
+    changed = {
+        "policyId": policy_id,
+        "document": deny("iam:*", Condition={"StringNotLike": {"aws:PrincipalAccount": NUMBER}}),
+    }
+    payload = (await ask(UPDATE, input=changed))["updatePolicy"]
+    assert (payload["userErrors"], payload["warnings"]) == ([], [])
+
+
+async def test_a_policy_that_can_no_longer_be_read_is_not_attached(
+    ask: Ask, worker_engine: AsyncEngine, tenant: Tenant
+) -> None:
+    document = deny("iam:*", Sid="a b")
+    async with transaction(worker_engine) as session:
+        policy_id = await requests.create_policy(
+            session, SYSTEM, tenant.tenancy_id, name="Older", description="", document=document
+        )
+    [error] = (await attach(ask, encode("pol", policy_id), {"tenancy": True}))["userErrors"]
+    assert (error["code"], error["field"]) == ("INVALID_DOCUMENT", ["policyId"])

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from server.graphql.ids import encode
+from server.graphql.ids import decode, encode
 from tests.server.assurance.conftest import Ask
 from tests.server.fixtures import NewTenant, Owner, Tenant
 from tests.server.policies.test_checks import deny
@@ -96,6 +96,30 @@ async def test_a_document_on_a_type(ask: Ask, owner: Owner, tenant: Tenant, type
     assert await contents(owner, tenant) == before
 
 
+async def set_in_aws(owner: Owner, policy_id: str, attachments: str = "ACTIVE", **columns: object) -> None:
+    """What the rows of a policy and its attachments are when a worker has been at it."""
+    key = decode(policy_id, "pol")
+    values = {"state": "ACTIVE", "aws_version": 1, **columns}
+    await owner.execute(
+        "UPDATE policy SET state = $2, aws_version = $3, aws_policy_id = $4 WHERE id = $1",
+        *(key, values["state"], values["aws_version"], f"p-{key.hex}"),
+    )
+    await owner.execute("UPDATE policy_attachment SET state = $2 WHERE policy_id = $1", key, attachments)
+
+
+async def attached(ask: Ask, document: object, target: Mapping[str, object], name: str = "There") -> str:
+    created = await done(ask, "createPolicy", name=name, description="", document=document)
+    await done(ask, "attachPolicy", policyId=created["id"], target=target)
+    return str(created["id"])
+
+
+async def outcomes(ask: Ask, request: Mapping[str, object], **given: object) -> tuple[str, str]:
+    """Before and after, of a request that is the same in all accounts."""
+    given.setdefault("document", deny("kms:Decrypt"))
+    [found] = (await preview(ask, TENANCY, requests=[request], **given))["requests"]
+    return found["before"]["outcome"], found["after"]["outcome"]
+
+
 async def first_account(owner: Owner, tenant: Tenant) -> str:
     return str(await owner.fetchval("SELECT name FROM account WHERE id = $1", tenant.account_id))
 
@@ -106,6 +130,7 @@ async def test_what_is_attached_already_counts(ask: Ask, owner: Owner, tenant: T
     await add_account(owner, tenant, "Elsewhere", other)
     there = await done(ask, "createPolicy", name="No keys", description="", document=deny("kms:*", Sid="Keys"))
     await done(ask, "attachPolicy", policyId=there["id"], target={"accountTypeId": encode("typ", other)})
+    await set_in_aws(owner, there["id"])
     request = [{"action": "kms:Decrypt"}]
     found = await preview(ask, TENANCY, document=deny("kms:Decrypt"), requests=request)
     pairs = {(each["before"]["outcome"], each["after"]["outcome"]): each for each in found["requests"]}
@@ -194,5 +219,147 @@ async def test_what_cannot_be_previewed(ask: Ask, owner: Owner, new_tenant: NewT
     assert await refused(ask, TENANCY, document=document, requests=wildcard) == [
         ("VALIDATION", ["requests", "1", "action"])
     ]
+    unknown = [{"action": "s3:NoSuchThing"}]
+    assert await refused(ask, TENANCY, document=document, requests=unknown) == [
+        ("VALIDATION", ["requests", "0", "action"])
+    ]
     many = [{"action": "kms:Decrypt"}] * 51
     assert await refused(ask, TENANCY, document=document, requests=many) == [("VALIDATION", ["requests"])]
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"resource": "arn:aws:s3:::" + "a" * 2_048}, ["resource"]),
+        ({"resource": "bucket"}, ["resource"]),
+        ({"resource": "arn:aws:s3:::a\x1c"}, ["resource"]),
+        ({"context": [{"key": "aws:x", "values": ["a" * 2_049]}]}, ["context"]),
+        ({"context": [{"key": "aws:x", "values": ["a"] * 101}]}, ["context"]),
+        ({"context": [{"key": "aws:x", "values": ["\x10"]}]}, ["context"]),
+        ({"context": [{"key": "aws:x", "values": []}, {"key": "AWS:X", "values": []}]}, ["context", "1", "key"]),
+        ({"context": [{"key": "a:" + "a" * 2_048, "values": []}]}, ["context", "0", "key"]),
+        ({"context": [{"key": "aws:principalaccount", "values": ["1"]}]}, ["context", "0", "key"]),
+    ],
+    ids=lambda value: str(value)[:40].encode("unicode_escape").decode(),
+)
+async def test_a_request_that_nobody_can_make(ask: Ask, request_: dict[str, object], field: list[str]) -> None:
+    requests = [{"action": "s3:GetObject", **request_}]
+    assert await refused(ask, TENANCY, document=deny("kms:*"), requests=requests) == [
+        ("VALIDATION", ["requests", "0", *field])
+    ]
+
+
+async def test_an_action_that_is_newer_than_our_list(ask: Ask) -> None:
+    given = {"document": deny("kms:*"), "requests": [{"action": "kms:NoSuch"}], "allowUnknownActions": ["KMS:nosuch"]}
+    query = PREVIEW.replace("$requests:", "$allowUnknownActions: [String!], $requests:").replace(
+        "requests: $requests", "requests: $requests, allowUnknownActions: $allowUnknownActions"
+    )
+    answer = (await ask(query, target=TENANCY, **given))["previewPolicy"]
+    assert [each["after"]["outcome"] for each in answer["preview"]["requests"]] == ["DENIED"]
+
+
+@pytest.mark.parametrize(
+    ("resource", "outcome"),
+    [
+        ("arn:aws:s3:::secret/key", "DENIED"),
+        ("arn:aws:s3:::secret/*", "DENIED"),
+        ("arn:aws:s3:::secret/?", "DENIED"),
+        ("arn:aws:s3:::secr*", "UNKNOWN"),
+        ("arn:aws:s3:::*/*", "UNKNOWN"),
+        ("arn:aws:s3:::secret?*", "UNKNOWN"),
+        ("*", "UNKNOWN"),
+        ("arn:aws:s3:::other/*", "ALLOWED"),
+        ("arn:aws:s3:::?ecre", "ALLOWED"),
+    ],
+)
+async def test_a_resource_with_wildcards_stands_for_all_of_them(ask: Ask, resource: str, outcome: str) -> None:
+    document = deny("s3:GetObject", Resource="arn:aws:s3:::secret/*")
+    request = {"action": "s3:GetObject", "resource": resource}
+    assert await outcomes(ask, request, document=document) == ("ALLOWED", outcome)
+
+
+async def test_an_action_that_is_not_about_single_resources(ask: Ask) -> None:
+    """AWS decides it for `*`, which an ARN does not match."""
+    instances = "arn:aws:ec2:*:*:instance/*"
+    requests = [{"action": "ec2:DescribeInstances", "resource": "arn:aws:ec2:eu-west-1:111122223333:instance/i-1"}]
+    found = await preview(ask, TENANCY, document=deny("ec2:*", Resource=instances), requests=requests)
+    [request] = found["requests"]
+    assert (request["resource"], request["after"]["outcome"]) == ("*", "ALLOWED")
+    [warning] = found["warnings"]
+    assert warning.startswith("requests[0]: ec2:DescribeInstances is not about single resources")
+
+
+async def test_the_number_of_an_account_anywhere(ask: Ask, owner: Owner, tenant: Tenant, type_id: UUID) -> None:
+    await add_account(owner, tenant, "A", type_id, aws_account_id="111111111111")
+    await add_account(owner, tenant, "B", type_id, aws_account_id="922222222222")
+    joined = deny("s3:GetObject", Resource="arn:aws:s3:::logs2${aws:PrincipalAccount}/*")
+    greater = deny("s3:GetObject", Condition={"NumericGreaterThan": {"aws:PrincipalAccount": "500000000000"}})
+    request = {"action": "s3:GetObject", "resource": "arn:aws:s3:::logs2111111111111/x"}
+    target = {"accountTypeId": encode("typ", type_id)}
+    for document in (joined, greater):
+        found = (await preview(ask, target, document=document, requests=[request]))["requests"]
+        # The tenant's own account has no number yet.
+        assert {each["after"]["outcome"]: each["accounts"] for each in found} == {
+            "ALLOWED": 1,
+            "DENIED": 1,
+            "UNKNOWN": 1,
+        }
+
+
+async def test_a_policy_may_be_called_like_a_document_without_a_name(ask: Ask, owner: Owner) -> None:
+    policy_id = await attached(ask, deny("s3:DeleteBucket"), TENANCY, name="this document")
+    await set_in_aws(owner, policy_id)
+    request = {"action": "s3:DeleteBucket", "resource": "arn:aws:s3:::b"}
+    assert await outcomes(ask, request) == ("DENIED", "DENIED")
+
+
+async def test_a_document_that_can_no_longer_be_read(ask: Ask, owner: Owner) -> None:
+    policy_id = await attached(ask, deny("s3:DeleteBucket"), TENANCY)
+    await set_in_aws(owner, policy_id)
+    broken = '{"Version":"2012-10-17","Statement":[{"Sid":"a b","Effect":"Deny","Action":"s3:*","Resource":"*"}]}'
+    for table, column in (("policy", "id"), ("policy_version", "policy_id")):
+        await owner.execute(f"UPDATE {table} SET document = $2 WHERE {column} = $1", decode(policy_id, "pol"), broken)
+    requests = [{"action": "s3:DeleteBucket"}, {"action": "kms:Decrypt"}]
+    bucket, key = (await preview(ask, TENANCY, document=deny("kms:Decrypt"), requests=requests))["requests"]
+    why = "It depends on the policy There, whose document is older than the checks and breaks them."
+    assert bucket["before"] == bucket["after"] == {"outcome": "UNKNOWN", "reasons": [why]}
+    assert (key["before"]["outcome"], key["after"]["outcome"]) == ("UNKNOWN", "DENIED")
+    assert await refused(ask, TENANCY, policyId=policy_id) == [("INVALID_DOCUMENT", ["policyId"])]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("PENDING", ("ALLOWED", "DENIED")),
+        ("ACTIVE", ("DENIED", "DENIED")),
+        ("DETACHING", ("DENIED", "ALLOWED")),
+        ("FAILED", ("ALLOWED", "ALLOWED")),
+    ],
+)
+async def test_before_is_what_is_in_force_and_after_what_is_wanted(
+    ask: Ask, owner: Owner, state: str, expected: tuple[str, str]
+) -> None:
+    policy_id = await attached(ask, deny("s3:DeleteBucket"), TENANCY)
+    await set_in_aws(owner, policy_id, state)
+    assert await outcomes(ask, {"action": "s3:DeleteBucket"}) == expected
+    # AWS counts it until it is gone.
+    assert (await preview(ask, TENANCY, document=deny("kms:*")))["quota"]["used"] == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"state": "ACTIVE", "aws_version": 2}, ("ALLOWED", "ALLOWED")),
+        ({"state": "PENDING", "aws_version": 1}, ("DENIED", "ALLOWED")),
+        ({"state": "FAILED", "aws_version": 1}, ("DENIED", "DENIED")),
+        ({"state": "PENDING", "aws_version": None}, ("UNKNOWN", "ALLOWED")),
+        ({"state": "FAILED", "aws_version": None}, ("UNKNOWN", "UNKNOWN")),
+    ],
+)
+async def test_in_force_is_the_version_that_aws_has(
+    ask: Ask, owner: Owner, columns: dict[str, object], expected: tuple[str, str]
+) -> None:
+    policy_id = await attached(ask, deny("s3:DeleteBucket"), TENANCY)
+    await done(ask, "updatePolicy", policyId=policy_id, document=deny("sqs:*"))
+    await set_in_aws(owner, policy_id, "ACTIVE", **columns)
+    assert await outcomes(ask, {"action": "s3:DeleteBucket"}) == expected
