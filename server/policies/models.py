@@ -35,7 +35,7 @@ class AttachmentState(StrEnum):
 
 
 class _Refusable:
-    """The error of the last attempt, and who made the row."""
+    """The error of the last attempt, who made the row, and who asked last for what is to become of it."""
 
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
@@ -45,6 +45,10 @@ class _Refusable:
     created_by_kind: Mapped[ActorKind] = mapped_column(EnumText(ActorKind))
     created_by_id: Mapped[UUID | None]
     created_by_name: Mapped[str]
+    # Null for what was asked for before it was kept.
+    requested_by_kind: Mapped[ActorKind | None] = mapped_column(EnumText(ActorKind))
+    requested_by_id: Mapped[UUID | None]
+    requested_by_name: Mapped[str | None]
 
 
 class Policy(_Refusable, Leased, Base):
@@ -53,6 +57,7 @@ class Policy(_Refusable, Leased, Base):
         one_of("state", PolicyState),
         one_of("error_class", StageErrorClass),
         one_of("created_by_kind", ActorKind),
+        one_of("requested_by_kind", ActorKind),
         is_object("document"),
         UniqueConstraint("tenancy_id", "id"),
         UniqueConstraint("tenancy_id", "aws_policy_id"),
@@ -119,6 +124,7 @@ class PolicyAttachment(_Refusable, Base):
         one_of("state", AttachmentState),
         one_of("error_class", StageErrorClass),
         one_of("created_by_kind", ActorKind),
+        one_of("requested_by_kind", ActorKind),
         CheckConstraint("num_nonnulls(account_type_id, account_id) <= 1", name="target"),
         ForeignKeyConstraint(["tenancy_id", "policy_id"], ["policy.tenancy_id", "policy.id"]),
         ForeignKeyConstraint(["tenancy_id", "account_type_id"], ["account_type.tenancy_id", "account_type.id"]),

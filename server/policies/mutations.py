@@ -168,8 +168,9 @@ class PolicyMutation:
 
     @mutation(Role.ADMIN, description="Delete a policy that is attached to nothing, here and in AWS.")
     async def delete_policy(self, info: Info[Context, None], input: DeletePolicyInput) -> DeletePolicyPayload:
+        viewer = info.context.viewer
         policy_id = node_id(input.policy_id, "pol", "policyId")
-        await mutate(info, lambda session: requests.delete_policy(session, info.context.viewer.tenancy_id, policy_id))
+        await mutate(info, lambda session: requests.delete_policy(session, actor(viewer), viewer.tenancy_id, policy_id))
         return await read_payload(info, DeletePolicyPayload, policy=policy_id)
 
     @mutation(
@@ -191,9 +192,11 @@ class PolicyMutation:
 
     @mutation(Role.ADMIN, description="Detach a policy from a target, where it stays in force until AWS has done so.")
     async def detach_policy(self, info: Info[Context, None], input: DetachPolicyInput) -> DetachPolicyPayload:
+        viewer = info.context.viewer
         policy_id, target = node_id(input.policy_id, "pol", "policyId"), target_of(input.target)
         attachment_id = await mutate(
-            info, lambda session: requests.detach_policy(session, info.context.viewer.tenancy_id, policy_id, target)
+            info,
+            lambda session: requests.detach_policy(session, actor(viewer), viewer.tenancy_id, policy_id, target),
         )
         return await read_payload(info, DetachPolicyPayload, attachment=attachment_id)
 
@@ -201,8 +204,9 @@ class PolicyMutation:
     async def retry_policy_rollout(
         self, info: Info[Context, None], input: RetryPolicyRolloutInput
     ) -> RetryPolicyRolloutPayload:
+        viewer = info.context.viewer
         policy_id = node_id(input.policy_id, "pol", "policyId")
-        await mutate(info, lambda session: requests.retry_rollout(session, info.context.viewer.tenancy_id, policy_id))
+        await mutate(info, lambda session: requests.retry_rollout(session, actor(viewer), viewer.tenancy_id, policy_id))
         return await read_payload(info, RetryPolicyRolloutPayload, policy=policy_id)
 
 

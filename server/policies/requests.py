@@ -79,6 +79,7 @@ async def add_policy(
         created_by_kind=actor.kind,
         created_by_id=actor.id,
         created_by_name=actor.name,
+        **_requested_by(actor),
     )
     session.add(policy)
     await session.flush()
@@ -136,7 +137,7 @@ async def change_policy(
     if not changed:
         return False
     before = policy.document
-    change(policy, **changed, **NO_ERROR, state=PolicyState.PENDING, version=policy.version + 1)
+    change(policy, **changed, **NO_ERROR, **_requested_by(actor), state=PolicyState.PENDING, version=policy.version + 1)
     policy.updated_at = (await session.execute(select(func.now()))).scalar_one()
     await session.flush()
     _add_version(session, actor, policy, before)
@@ -145,7 +146,7 @@ async def change_policy(
     return True
 
 
-async def delete_policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> UUID:
+async def delete_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, policy_id: UUID) -> UUID:
     """Have a policy deleted that is attached to nothing. Raises Refused: POLICY_IN_USE, PROTECTED, NOT_FOUND."""
     policy = await _policy(session, tenancy_id, policy_id)
     _refuse_managed(policy, "deleted")
@@ -159,7 +160,7 @@ async def delete_policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID
             "and wait until it is detached.",
             "policyId",
         )
-    change(policy, state=PolicyState.DELETING, **NO_ERROR)
+    change(policy, state=PolicyState.DELETING, **NO_ERROR, **_requested_by(actor))
     await record_event(session, policy)
     await wake(session, policy.id)
     return policy.id
@@ -185,7 +186,7 @@ async def attach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, p
             f"The policy {policy.name!r} is attached to this target already; the attachment is {attachment.state}.",
             "target",
         )
-    change(attachment, state=AttachmentState.PENDING, **NO_ERROR)
+    change(attachment, state=AttachmentState.PENDING, **NO_ERROR, **_requested_by(actor))
     await record_event(session, policy, attachment)
     await wake(session, policy.id)
     return attachment.id
@@ -201,6 +202,7 @@ async def add_attachment(session: AsyncSession, actor: Actor, policy: Policy, ta
         created_by_kind=actor.kind,
         created_by_id=actor.id,
         created_by_name=actor.name,
+        **_requested_by(actor),
     )
     session.add(attachment)
     await record_event(session, policy, attachment)
@@ -208,7 +210,7 @@ async def add_attachment(session: AsyncSession, actor: Actor, policy: Policy, ta
     return attachment
 
 
-async def detach_policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID, target: Target) -> UUID:
+async def detach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, policy_id: UUID, target: Target) -> UUID:
     """Have a policy detached. Returns the id of the attachment. Raises Refused: NOT_ATTACHED, PROTECTED."""
     policy = await _policy(session, tenancy_id, policy_id)
     _refuse_managed(policy, "detached")
@@ -217,13 +219,13 @@ async def detach_policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID
         raise refuse(
             UserErrorCode.NOT_ATTACHED, f"The policy {policy.name!r} is not attached to this target.", "target"
         )
-    change(attachment, state=AttachmentState.DETACHING, **NO_ERROR)
+    change(attachment, state=AttachmentState.DETACHING, **NO_ERROR, **_requested_by(actor))
     await record_event(session, policy, attachment)
     await wake(session, policy.id)
     return attachment.id
 
 
-async def retry_rollout(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> UUID:
+async def retry_rollout(session: AsyncSession, actor: Actor, tenancy_id: UUID, policy_id: UUID) -> UUID:
     """Try again at once what AWS refused, or what waits. Raises Refused: NOTHING_TO_RETRY, ROLLOUT_IN_PROGRESS."""
     policy = await _policy(session, tenancy_id, policy_id)
     refused = select(PolicyAttachment).where(
@@ -242,14 +244,19 @@ async def retry_rollout(session: AsyncSession, tenancy_id: UUID, policy_id: UUID
         )
     if policy.error_code is not None:
         state = PolicyState.PENDING if policy.state is PolicyState.FAILED else policy.state
-        change(policy, state=state, **NO_ERROR)
+        change(policy, state=state, **NO_ERROR, **_requested_by(actor))
         await record_event(session, policy)
     for attachment in attachments:
         failed = attachment.state is AttachmentState.FAILED
-        change(attachment, state=AttachmentState.PENDING if failed else attachment.state, **NO_ERROR)
+        next_state = AttachmentState.PENDING if failed else attachment.state
+        change(attachment, state=next_state, **NO_ERROR, **_requested_by(actor))
         await record_event(session, policy, attachment)
     await wake(session, policy.id)
     return policy.id
+
+
+def _requested_by(actor: Actor) -> dict[str, Any]:
+    return {"requested_by_kind": actor.kind, "requested_by_id": actor.id, "requested_by_name": actor.name}
 
 
 def _on_target(policy: Policy, target: Target) -> Select[PolicyAttachment]:

@@ -104,6 +104,11 @@ class Policy(Node):
     )
     created_at: datetime
     created_by: Actor = embedded("created_by_")
+    requested_by: Actor | None = embedded(
+        "requested_by_",
+        when="kind",
+        description="Who asked last for a change of it, its deletion, or another attempt. Null for what is older.",
+    )
     updated_at: datetime = strawberry.field(description="When its newest version was written.")
     attachments: list["PolicyAttachment"] = to_many(
         on={"policy_id": "id"}, order=("created_at", "id"), description="Oldest first."
@@ -129,6 +134,11 @@ class PolicyAttachment(Node):
     error: RolloutError | None = embedded("error_", when="code", description="The error of the last attempt.")
     created_at: datetime
     created_by: Actor = embedded("created_by_")
+    requested_by: Actor | None = embedded(
+        "requested_by_",
+        when="kind",
+        description="Who asked last that it be attached, detached, or tried again. Null for what is older.",
+    )
 
 
 @strawberry.type(description="A policy that reaches an account, and the way by which it does.")

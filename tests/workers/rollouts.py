@@ -56,15 +56,15 @@ class Policies:
 
     async def detach(self, policy_id: UUID, target: Target) -> None:
         async with transaction(self.world.engine) as session:
-            await requests.detach_policy(session, self.world.tenancy_id, policy_id, target)
+            await requests.detach_policy(session, SYSTEM, self.world.tenancy_id, policy_id, target)
 
     async def delete(self, policy_id: UUID) -> None:
         async with transaction(self.world.engine) as session:
-            await requests.delete_policy(session, self.world.tenancy_id, policy_id)
+            await requests.delete_policy(session, SYSTEM, self.world.tenancy_id, policy_id)
 
     async def retry(self, policy_id: UUID) -> None:
         async with transaction(self.world.engine) as session:
-            await requests.retry_rollout(session, self.world.tenancy_id, policy_id)
+            await requests.retry_rollout(session, SYSTEM, self.world.tenancy_id, policy_id)
 
     # Looking
 

@@ -225,6 +225,10 @@ class Reference:
             "AccountSetup.progress": lambda row, _: progress(every("stage", setup_id=row["id"])),
             **dict.fromkeys(("SetupStage.error", "Policy.error", "PolicyAttachment.error"), self._error),
             "Policy.createdBy": lambda row, _: below("created_by_", row),
+            **dict.fromkeys(
+                ("Policy.requestedBy", "PolicyAttachment.requestedBy"),
+                lambda row, _: below("requested_by_", row) if row["requested_by_kind"] else None,
+            ),
             "Policy.lastSequence": lambda row, _: row["last_seq"],
             "Policy.versions": lambda row, _: sorted(
                 every("policy_version", policy_id=row["id"]), key=itemgetter("number"), reverse=True

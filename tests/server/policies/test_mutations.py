@@ -339,6 +339,59 @@ async def test_another_tenancy_is_out_of_reach(
     assert await contents(owner, tenant) == before
 
 
+async def test_who_asked_last_is_told_by_the_rows_and_by_their_events(
+    ask: Ask, policy: str, server: httpx.AsyncClient, tenant: Tenant, worker_engine: AsyncEngine, owner: Owner
+) -> None:
+    async with transaction(worker_engine) as session:
+        _, secret = await create_token(session, tenant.tenancy_id, "second", Role.ADMIN)
+    key, target, seen = decode(policy, "pol"), {"tenancy": True}, 0
+
+    async def second(name: str, **input_: object) -> None:
+        query = MUTATION % (name[0].upper() + name[1:], name, "")
+        body = {"query": query, "variables": {"input": {"policyId": policy, **input_}}}
+        answer = (await server.post("/graphql", json=body, headers={"authorization": f"Bearer {secret}"})).json()
+        assert answer["data"][name]["userErrors"] == []
+
+    async def told() -> list[tuple[str, str | None]]:
+        """Who made the policy or the attachment, and who asked last, by each event since the last look."""
+        nonlocal seen
+        rows = await owner.fetch(
+            "SELECT sequence, coalesce(attachment, policy) AS row FROM policy_event"
+            " WHERE policy_id = $1 AND sequence > $2 ORDER BY sequence",
+            *(key, seen),
+        )
+        seen = rows[-1]["sequence"]
+        found = [json.loads(row["row"]) for row in rows]
+        return [(row["created_by_name"], row["requested_by_name"]) for row in found]
+
+    assert await told() == [("admin", "admin")]
+    await done(ask, "attachPolicy", policyId=policy, target=target)
+    assert await told() == [("admin", "admin")]
+    await second("detachPolicy", target=target)
+    assert await told() == [("admin", "second")]
+    await done(ask, "attachPolicy", policyId=policy, target=target)
+    await owner.execute(
+        "UPDATE policy_attachment SET state = 'FAILED', error_code = 'c', error_message = 'm' WHERE policy_id = $1", key
+    )
+    await second("retryPolicyRollout")
+    assert await told() == [("admin", "admin"), ("admin", "second")]
+    await second("updatePolicy", description="second")
+    await owner.execute("UPDATE policy SET error_code = 'c' WHERE id = $1", key)
+    await done(ask, "retryPolicyRollout", policyId=policy)
+    assert await told() == [("admin", "second"), ("admin", "admin")]
+    actors = "createdBy { name } requestedBy { kind name }"
+    query = f"query($id: ID!) {{ policy(by: {{id: $id}}) {{ {actors} attachments {{ {actors} }} }} }}"
+    shown = {"createdBy": {"name": "admin"}, "requestedBy": {"kind": "API_TOKEN", "name": "admin"}}
+    by_second = {**shown, "requestedBy": {"kind": "API_TOKEN", "name": "second"}}
+    assert (await ask(query, id=policy))["policy"] == {**shown, "attachments": [by_second]}
+    await owner.execute("DELETE FROM policy_attachment WHERE policy_id = $1", key)
+    await second("deletePolicy")
+    assert await told() == [("admin", "second")]
+    # Of what was asked for before it was kept, nobody knows.
+    await owner.execute("UPDATE policy SET requested_by_kind = NULL, requested_by_name = NULL WHERE id = $1", key)
+    assert (await ask(query, id=policy))["policy"]["requestedBy"] is None
+
+
 async def test_who_is_no_administrator_may_not(
     server: httpx.AsyncClient, tenant: Tenant, policy: str, worker_engine: AsyncEngine
 ) -> None:
