@@ -36,7 +36,7 @@ INSIDE = {
     "types": {"models", "use"},
     "use": {"models"},
     "queries": {"models", "service", "types", "inputs", "preview", "preview_types"},
-    "requests": {"models", "service"},
+    "requests": {"models", "service", "diff"},
     "mutations": {"models", "service", "grants", "requests", "types", "checks", "inputs"},
     "subscriptions": {"models", "service", "types"},
     # What a policy says, without a database.
@@ -52,7 +52,18 @@ INSIDE = {
     "lockout": {"actions", "conditions", "document", "evaluation", "wildcards", "work"},
     "diff": {"document"},
     # Both together.
-    "checks": {"models", "actions", "document", "lockout", "paths", "problems", "requests", "wildcards", "work"},
+    "checks": {
+        "models",
+        "actions",
+        "diff",
+        "document",
+        "lockout",
+        "paths",
+        "problems",
+        "requests",
+        "wildcards",
+        "work",
+    },
     "paths": {"models", "requests"},
     "inputs": {"requests"},
     "preview_types": {"evaluation"},

@@ -14,12 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from server.database import transaction
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.policies.actions import check_actions
+from server.policies.diff import changed_lines
 from server.policies.document import ACTION, Document, check_size, parse_document
 from server.policies.lockout import AtStake, Caller, Lockout, doubted_by_account, lockout_in, lockout_of, member_calls
 from server.policies.models import Policy
 from server.policies.paths import read_numbers, read_numbers_of
 from server.policies.problems import Problem
-from server.policies.requests import Target
+from server.policies.requests import Compared, Target
 from server.policies.wildcards import SOME_ACCOUNT
 from server.policies.work import CHANGES, TooMuchWork, Work, away
 from server.quotas.models import QuotaCode
@@ -88,6 +89,19 @@ async def check_document(
             numbers = await read_numbers_of(session, tenancy_id, policy_id)
         lockout = await away(CHANGES, lambda: at_stake_in(found, ground, lockout, numbers))
     return Checked(found, _not_locked_out(lockout, "document"))
+
+
+async def compare_document(
+    engine: AsyncEngine, tenancy_id: UUID, policy_id: UUID, document: dict[str, Any]
+) -> Compared | None:
+    """What a document that was checked changes in a policy; None when there is no such policy."""
+    async with transaction(engine, tenancy_id) as session:
+        stored = select(Policy.version, Policy.document).where(Policy.tenancy_id == tenancy_id, Policy.id == policy_id)
+        row = (await session.execute(stored)).one_or_none()
+    if row is None:
+        return None
+    version, before = row
+    return Compared(version, await away(CHANGES, lambda: changed_lines(before, document)))
 
 
 async def check_stored(engine: AsyncEngine, tenancy_id: UUID, policy_id: UUID, target: Target) -> tuple[str, ...]:

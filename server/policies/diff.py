@@ -2,25 +2,25 @@
 
 import difflib
 import json
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from server.policies.document import Document, Statement, listed
 
+# Lines around each change.
+CONTEXT = 3
+# Pairs of equal lines: to match so many takes 0.2 s at worst.
+MOST_PAIRS = 3_000
 Numbered = tuple[Statement, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Statements are told by Sid or, without one, as `statement 2`: of the new document, the removed of the old.
+    """Statements are told by Sid or, without one, as `statement 2`: of the new document, the removed of the old."""
 
-    `lines` are those of a unified diff of the two in canonical form, with three lines around each change and without
-    its heading; none when the documents mean the same.
-    """
-
-    lines: tuple[str, ...]
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: tuple[str, ...]
@@ -34,7 +34,6 @@ def difference(old: Document, new: Document) -> Difference:
     before, after = _numbered(old), _numbered(new)
     pairs = _pairs(before, after)
     return Difference(
-        lines=_lines(old, new),
         added=tuple(statement.name for statement, _ in after if statement.index not in pairs),
         removed=tuple(statement.name for statement, _ in before if statement.index not in pairs.values()),
         changed=tuple(
@@ -45,16 +44,39 @@ def difference(old: Document, new: Document) -> Difference:
     )
 
 
-def pretty(document: Document) -> str:
-    """The document in the one form that documents of the same meaning share, two spaces deep."""
-    whole = {"Version": document.value["Version"], "Statement": [value for _, value in _numbered(document)]}
-    return json.dumps(whole, indent=2, ensure_ascii=False)
+def changed_lines(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The lines that differ between two documents as their authors wrote them, as `diff -u` shows them.
+
+    Where lines repeat so often that it would take long to find the best match, all between the first line that differs
+    and the last one is shown as replaced.
+    """
+    before, after = (json.dumps(each, indent=2, ensure_ascii=False).splitlines() for each in (old, new))
+    often = Counter(after)
+    # difflib itself leaves out those of which there are more.
+    most = len(after) // 100 + 1 if len(after) >= 200 else len(after)
+    if sum(often[line] for line in before if often[line] <= most) > MOST_PAIRS:
+        return "\n".join(_replaced(before, after))
+    return "\n".join(difflib.unified_diff(before, after, lineterm=""))
 
 
-def _lines(old: Document, new: Document) -> tuple[str, ...]:
-    before, after = pretty(old).splitlines(), pretty(new).splitlines()
-    heading = 2
-    return tuple(difflib.unified_diff(before, after, lineterm="", n=3))[heading:]
+def _replaced(before: list[str], after: list[str]) -> Iterator[str]:
+    head = _alike(before, after)
+    tail = _alike(before[head:][::-1], after[head:][::-1])
+    first, around = max(0, head - CONTEXT), min(tail, CONTEXT)
+    if before == after:
+        return
+    yield from ("--- ", "+++ ")
+    lengths = [len(each) - tail + around - first for each in (before, after)]
+    yield f"@@ -{first + 1},{lengths[0]} +{first + 1},{lengths[1]} @@"
+    yield from (f" {line}" for line in before[first:head])
+    yield from (f"-{line}" for line in before[head : len(before) - tail])
+    yield from (f"+{line}" for line in after[head : len(after) - tail])
+    yield from (f" {line}" for line in before[len(before) - tail :][:CONTEXT])
+
+
+def _alike(one: list[str], other: list[str]) -> int:
+    """How many lines are the same at the beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _numbered(document: Document) -> list[Numbered]:

@@ -1,5 +1,6 @@
 """Mutations of policies and of what they are attached to."""
 
+from typing import Any
 from uuid import UUID
 
 import strawberry
@@ -13,7 +14,7 @@ from server.graphql.mutations import mutate, mutation, node_id
 from server.identity.models import Role
 from server.planner import read_payload
 from server.policies import requests
-from server.policies.checks import Checked, check_document, check_stored
+from server.policies.checks import Checked, check_document, check_stored, compare_document
 from server.policies.inputs import PolicyTargetInput, target_of
 from server.policies.types import Policy, PolicyAttachment
 
@@ -142,26 +143,13 @@ class PolicyMutation:
         description="Change a policy, as another version. It is in force wherever the policy is attached.",
     )
     async def update_policy(self, info: Info[Context, None], input: UpdatePolicyInput) -> UpdatePolicyPayload:
-        viewer = info.context.viewer
         policy_id = node_id(input.policy_id, "pol", "policyId")
         checked = (
             None
             if input.document is None
             else await _checked(info, input.document, input.allow_unknown_actions, policy_id)
         )
-        await mutate(
-            info,
-            lambda session: requests.update_policy(
-                session,
-                actor(viewer),
-                viewer.tenancy_id,
-                policy_id,
-                expected_version=input.expected_version,
-                name=input.name,
-                description=input.description,
-                document=None if checked is None else checked.value,
-            ),
-        )
+        await _update(info, policy_id, input, None if checked is None else checked.value)
         payload = await read_payload(info, UpdatePolicyPayload, policy=policy_id)
         payload.warnings = [] if checked is None else list(checked.warnings)
         return payload
@@ -208,6 +196,41 @@ class PolicyMutation:
         policy_id = node_id(input.policy_id, "pol", "policyId")
         await mutate(info, lambda session: requests.retry_rollout(session, actor(viewer), viewer.tenancy_id, policy_id))
         return await read_payload(info, RetryPolicyRolloutPayload, policy=policy_id)
+
+
+async def _update(
+    info: Info[Context, None], policy_id: UUID, input: UpdatePolicyInput, document: dict[str, Any] | None
+) -> None:
+    context = info.context
+
+    async def compared() -> requests.Compared | None:
+        """Found before the policy is locked: to compare two documents may take a while."""
+        if document is None:
+            return None
+        return await compare_document(context.engine, context.viewer.tenancy_id, policy_id, document)
+
+    async def update(found: requests.Compared | None) -> None:
+        await mutate(
+            info,
+            lambda session: requests.update_policy(
+                session,
+                actor(context.viewer),
+                context.viewer.tenancy_id,
+                policy_id,
+                expected_version=input.expected_version,
+                name=input.name,
+                description=input.description,
+                document=document,
+                compared=found,
+            ),
+        )
+
+    while True:
+        try:
+            return await update(await compared())
+        except requests.Moved:
+            # Somebody else has come first, so that this ends.
+            continue
 
 
 async def _checked(

@@ -1,7 +1,5 @@
 """What a user may ask of a policy. Each function is one transaction, and a rollout makes AWS so afterwards."""
 
-import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +13,7 @@ from server.account_types.service import MANAGEMENT
 from server.accounts.models import Account, AccountRole, AccountStatus
 from server.accounts.service import Actor
 from server.errors import Refused, UserError, UserErrorCode, refuse
+from server.policies.diff import changed_lines
 from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState, PolicyVersion
 from server.policies.service import NO_ERROR, change, record_event, wake
 from server.quotas.models import QuotaCode
@@ -42,6 +41,18 @@ class Target:
 
     account_type_id: UUID | None = None
     account_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What another document changes in the one that a policy has at `version`."""
+
+    version: int
+    diff: str
+
+
+class Moved(Exception):
+    """Somebody else has changed the policy in the meantime: what was made from its old version is to be made anew."""
 
 
 async def create_policy(
@@ -83,7 +94,7 @@ async def add_policy(
     )
     session.add(policy)
     await session.flush()
-    _add_version(session, actor, policy, None)
+    _add_version(session, actor, policy, "")
     await record_event(session, policy)
     await wake(session, policy.id)
     return policy
@@ -99,9 +110,11 @@ async def update_policy(
     name: str | None = None,
     description: str | None = None,
     document: dict[str, Any] | None = None,
+    compared: Compared | None = None,
 ) -> UUID:
-    """Change what is given, as another version; the document was checked.
+    """Change what is given, as another version; the document was checked, and compared where it may be anybody's.
 
+    Raises Moved when the policy is of another version by now than the one `compared` is about.
     Raises Refused as `create_policy`; PROTECTED, ROLLOUT_IN_PROGRESS; VERSION_CONFLICT when the policy's version is not
     `expected_version`.
     """
@@ -118,7 +131,10 @@ async def update_policy(
         await _check_free(session, tenancy_id, name, policy.id)
     if description is not None:
         _check_description(description)
-    await change_policy(session, actor, policy, name=name, description=description, document=document)
+    if compared is not None and compared.version != policy.version:
+        raise Moved
+    diff = compared.diff if compared else None
+    await change_policy(session, actor, policy, name=name, description=description, document=document, diff=diff)
     return policy.id
 
 
@@ -130,17 +146,22 @@ async def change_policy(
     name: str | None = None,
     description: str | None = None,
     document: dict[str, Any] | None = None,
+    diff: str | None = None,
 ) -> bool:
-    """Give a locked policy what was checked, as another version, and wake its rollout. Returns whether it differs."""
+    """Give a locked policy what was checked, as another version, and wake its rollout. Returns whether it differs.
+
+    `diff` is that of its document and this one; without it they are compared here, on the event loop.
+    """
     given = {"name": name, "description": description, "document": document}
     changed = {field: value for field, value in given.items() if value not in (None, getattr(policy, field))}
     if not changed:
         return False
-    before = policy.document
+    if diff is None:
+        diff = changed_lines(policy.document, document or policy.document)
     change(policy, **changed, **NO_ERROR, **_requested_by(actor), state=PolicyState.PENDING, version=policy.version + 1)
     policy.updated_at = (await session.execute(select(func.now()))).scalar_one()
     await session.flush()
-    _add_version(session, actor, policy, before)
+    _add_version(session, actor, policy, diff)
     await record_event(session, policy)
     await wake(session, policy.id)
     return True
@@ -356,7 +377,7 @@ def _check_description(description: str) -> None:
         )
 
 
-def _add_version(session: AsyncSession, actor: Actor, policy: Policy, before: dict[str, Any] | None) -> None:
+def _add_version(session: AsyncSession, actor: Actor, policy: Policy, diff: str) -> None:
     session.add(
         PolicyVersion(
             policy_id=policy.id,
@@ -365,14 +386,9 @@ def _add_version(session: AsyncSession, actor: Actor, policy: Policy, before: di
             name=policy.name,
             description=policy.description,
             document=policy.document,
-            diff="" if before is None else _difference(before, policy.document),
+            diff=diff,
             created_by_kind=actor.kind,
             created_by_id=actor.id,
             created_by_name=actor.name,
         )
     )
-
-
-def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
-    old, new = (json.dumps(document, indent=2, ensure_ascii=False).splitlines() for document in (before, after))
-    return "\n".join(difflib.unified_diff(old, new, lineterm=""))

@@ -1,7 +1,9 @@
 """Writing, attaching and deleting policies: what is accepted, what is refused, and that a refusal changes nothing."""
 
 import asyncio
+import itertools
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,6 +20,7 @@ from server.policies import service
 from server.policies.models import Policy, PolicyState
 from tests.server.assurance.conftest import Ask
 from tests.server.fixtures import NewTenant, Owner, Tenant
+from tests.server.policies.test_diff import patched, tagged
 
 POLICY = """{
   id name description document managed state version awsPolicyId lastSequence nextAttemptAt
@@ -188,6 +191,34 @@ async def test_a_change_is_another_version_and_the_same_is_none(
     assert '+        "kms:*"' in newest["diff"].splitlines()
     renamed = await done(ask, "updatePolicy", policyId=policy, name="NO STORAGE")
     assert (renamed["version"], renamed["versions"][0]["diff"]) == (3, "")
+
+
+async def test_each_of_several_changes_at_once_tells_what_it_changed(ask: Ask, policy: str) -> None:
+    """Whoever comes second has compared with a document that is not the one before any more, and does so again."""
+    documents = [
+        {**DOCUMENT, "Statement": [{"Effect": "Deny", "Action": f"s3:{name}Bucket", "Resource": "*"}]}
+        for name in ("Create", "List", "*", "Create*")
+    ]
+    await asyncio.gather(*(done(ask, "updatePolicy", policyId=policy, document=each) for each in documents))
+    renamed = await done(ask, "updatePolicy", policyId=policy, name="Renamed")
+    versions = renamed["versions"][::-1]
+    assert [each["number"] for each in versions] == list(range(1, len(documents) + 3))
+    for before, after in itertools.pairwise(versions[:-1]):
+        assert patched(before["document"], after["diff"]) == json.dumps(after["document"], indent=2).splitlines()
+
+
+async def test_documents_are_not_compared_on_the_event_loop(ask: Ask, policy: str) -> None:
+    """Two whose comparison takes 0.3 s: the CPU of this thread, which is that of the event loop."""
+    one, other = (
+        tagged([each for n in range(1_250) for each in (chr(0xA1 + n % 1_200), chr(first + n))])
+        for first in (0x3000, 0x4E00)
+    )
+    took = []
+    for document in (one, other, one, other):
+        started = time.thread_time()
+        await done(ask, "updatePolicy", policyId=policy, document=json.dumps(document))
+        took.append(time.thread_time() - started)
+    assert min(took[1:]) < 0.1
 
 
 async def test_a_policy_is_attached_once_to_each_target(
