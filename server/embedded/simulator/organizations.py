@@ -13,7 +13,12 @@ from moto.organizations.exceptions import (
     DuplicateOrganizationalUnitException,
     InvalidInputException,
 )
-from moto.organizations.models import FakeAccount, OrganizationsBackend, organizations_backends
+from moto.organizations.models import (
+    FakeAccount,
+    FakeOrganizationalUnit,
+    OrganizationsBackend,
+    organizations_backends,
+)
 from moto.organizations.responses import OrganizationsResponse
 
 from server.embedded.simulator.inputs import page_start, whole_number
@@ -177,11 +182,31 @@ class Organizations(ServiceControlPolicies):
         return super().create_organizational_unit(**arguments)
 
     def update_organizational_unit(self, **arguments: Any) -> dict[str, Any]:
-        unit = self.get_organizational_unit_by_id(arguments["OrganizationalUnitId"])
+        unit = self._unit(arguments["OrganizationalUnitId"])
         if unit.name != arguments["Name"]:
             self._refuse_duplicate(cast("str", unit.parent_id), arguments["Name"])
             unit.name = arguments["Name"]
         return unit.describe()
+
+    def delete_organizational_unit(self, **arguments: Any) -> None:
+        unit = self._unit(arguments["OrganizationalUnitId"])
+        inside: list[Any] = [*self.accounts, *self.ou]
+        if any(each.parent_id == unit.id for each in inside):
+            raise Refusal(
+                "OrganizationalUnitNotEmptyException",
+                "The specified OU is not empty. Move all accounts to another root or to other OUs, remove all child "
+                "OUs, and try the operation again.",
+            )
+        super().delete_organizational_unit(**arguments)
+
+    def describe_organizational_unit(self, **arguments: Any) -> dict[str, Any]:
+        return self._unit(arguments["OrganizationalUnitId"]).describe()
+
+    def _unit(self, ou_id: str) -> FakeOrganizationalUnit:
+        found = next((unit for unit in self.ou if unit.id == ou_id), None)
+        if found is None:
+            raise Refusal("OrganizationalUnitNotFoundException", "You specified an OU that doesn't exist.")
+        return found
 
     def _refuse_duplicate(self, parent_id: str, name: str) -> None:
         if any(unit.parent_id == parent_id and unit.name == name for unit in self.ou):

@@ -130,6 +130,48 @@ async def test_organizational_units(aws: Aws) -> None:
     assert [child["Name"] for child in children["OrganizationalUnits"]] == ["Units"]
 
 
+async def test_a_unit_is_renamed_and_deleted_when_it_is_empty(aws: Aws) -> None:
+    account = await aws.create_account("Of a unit", "of-a-unit@example.com")
+    async with aws.client("organizations", attempts=1) as organizations:
+        root = (await organizations.list_roots())["Roots"][0]["Id"]
+
+        async def make(parent: str, name: str) -> str:
+            made = await organizations.create_organizational_unit(ParentId=parent, Name=name)
+            return str(made["OrganizationalUnit"]["Id"])
+
+        unit, other = await make(root, "Renamed"), await make(root, "Keeps its name")
+        with pytest.raises(ClientError) as taken:
+            await organizations.update_organizational_unit(OrganizationalUnitId=unit, Name="Keeps its name")
+        for name in ("Renamed", "Renamed indeed"):
+            await organizations.update_organizational_unit(OrganizationalUnitId=unit, Name=name)
+        described = await organizations.describe_organizational_unit(OrganizationalUnitId=unit)
+        assert described["OrganizationalUnit"]["Name"] == "Renamed indeed"
+        refusals = [code(taken)]
+
+        await organizations.move_account(AccountId=account, SourceParentId=root, DestinationParentId=unit)
+        child = await make(other, "Below")
+        for full in (unit, other):
+            with pytest.raises(ClientError) as not_empty:
+                await organizations.delete_organizational_unit(OrganizationalUnitId=full)
+            refusals.append(code(not_empty))
+        await organizations.move_account(AccountId=account, SourceParentId=unit, DestinationParentId=root)
+        for empty in (child, unit, other):
+            await organizations.delete_organizational_unit(OrganizationalUnitId=empty)
+        for gone in (
+            organizations.delete_organizational_unit(OrganizationalUnitId=unit),
+            organizations.update_organizational_unit(OrganizationalUnitId=unit, Name="Gone"),
+            organizations.describe_organizational_unit(OrganizationalUnitId=unit),
+        ):
+            with pytest.raises(ClientError) as missing:
+                await gone
+            refusals.append(code(missing))
+    assert refusals == [
+        "DuplicateOrganizationalUnitException",
+        *["OrganizationalUnitNotEmptyException"] * 2,
+        *["OrganizationalUnitNotFoundException"] * 3,
+    ]
+
+
 async def test_an_account_moves_from_where_it_is(aws: Aws) -> None:
     account = await aws.create_account("Mover", "mover@example.com")
     async with aws.client("organizations") as organizations:
