@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -196,9 +197,9 @@ def schema() -> None:
 def iam_policy() -> None:
     """Print the IAM policy that holds what Freehold calls in AWS, and nothing more."""
     stages = importlib.import_module("workers.assurance.stages").STAGES
-    of_policies = importlib.import_module("workers.policies.calls").PERMISSIONS
-    of_quotas = importlib.import_module("workers.quotas").PERMISSIONS
-    actions = sorted({*of_policies, *of_quotas, *(permission for stage in stages for permission in stage.permissions)})
+    others = ("account_types.calls", "policies.calls", "quotas")
+    of_others = [importlib.import_module(f"workers.{each}").PERMISSIONS for each in others]
+    actions = sorted({*chain(*of_others), *(permission for stage in stages for permission in stage.permissions)})
     statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}
     click.echo(json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=2))
 

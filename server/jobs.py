@@ -22,7 +22,7 @@ class Job(StrEnum):
     """The names of the workers' job functions; each takes one id, as text."""
 
     RUN_SETUP = "run_setup"
-    CREATE_ORGANIZATIONAL_UNIT = "create_organizational_unit"
+    KEEP_ORGANIZATIONAL_UNIT = "keep_organizational_unit"
     ROLL_OUT_POLICY = "roll_out_policy"
     GOVERN_ACCOUNTS = "govern_accounts"
 

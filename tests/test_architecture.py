@@ -33,11 +33,12 @@ INSIDE = {
     "foundation": {"models", "service", "requests"},
     "governance": {"models", "service"},
     "grants": {"models"},
+    "removal": {"models"},
     "types": {"models", "use"},
     "use": {"models"},
     "queries": {"models", "service", "types", "inputs", "preview", "preview_types"},
     "requests": {"models", "service", "diff"},
-    "mutations": {"models", "service", "grants", "requests", "types", "checks", "inputs"},
+    "mutations": {"models", "service", "grants", "removal", "requests", "types", "checks", "inputs"},
     "subscriptions": {"models", "service", "types"},
     # What a policy says, without a database.
     "problems": set(),

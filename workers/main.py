@@ -25,6 +25,7 @@ from server.policies.foundation import keep_all_managed
 from server.relay import connect, decode_job, encode_job, relay
 from server.roles import WORKER, DatabaseRefused, worker_name
 from workers import jobs
+from workers.account_types.upkeep import UNIT, Units
 from workers.assurance.runner import Runner
 from workers.assurance.stage import Stage
 from workers.assurance.stages import STAGES
@@ -48,12 +49,13 @@ COMMAND_SECONDS = 20.0
 
 FUNCTIONS = {
     Job.RUN_SETUP: jobs.run_setup,
-    Job.CREATE_ORGANIZATIONAL_UNIT: jobs.create_organizational_unit,
+    Job.KEEP_ORGANIZATIONAL_UNIT: jobs.keep_organizational_unit,
     Job.ROLL_OUT_POLICY: jobs.roll_out_policy,
     Job.GOVERN_ACCOUNTS: jobs.govern_accounts,
 }
 # Apart from setups, so that no rollout waits behind fifty of them; AWS takes one change at a time anyway.
 CONCURRENT_ROLLOUTS = 10
+CONCURRENT_UNITS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +106,8 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
             await aws.warm_up()
             executor = Executor(engine, SETUP, settings.concurrent_setups, Runner(engine, aws, stages).run)
             rollouts = Executor(engine, POLICY, CONCURRENT_ROLLOUTS, Rollouts(engine, aws).run)
-            resources = jobs.Resources(engine, aws, executor, rollouts)
+            units = Executor(engine, UNIT, CONCURRENT_UNITS, Units(engine, aws).run)
+            resources = jobs.Resources(engine, aws, executor, rollouts, units)
             wake = asyncio.Event()
             loops = [
                 asyncio.create_task(each)
@@ -112,7 +115,7 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
                     take_jobs(queue, resources),
                     relay(engine, queue, wake),
                     listen(database_url, wake),
-                    sweep_forever(engine, executor, rollouts),
+                    sweep_forever(engine, executor, rollouts, units),
                     read_quotas_forever(engine, aws),
                     trim_forever(),
                 )
@@ -123,8 +126,9 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
                 # First the source of new work, then the work; the relay still sends what is given back.
                 executor.wind_down()
                 rollouts.wind_down()
+                units.wind_down()
                 await stop(loops[0])
-                await asyncio.gather(executor.close(), rollouts.close())
+                await asyncio.gather(executor.close(), rollouts.close(), units.close())
                 wake.set()
                 for loop in loops[1:]:
                     await stop(loop)

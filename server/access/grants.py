@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.access.models import AccessCause, AccessGrant, AccessRole, AccessState, AccountAccess, Group
 from server.account_types.models import AccountType
-from server.account_types.service import MANAGEMENT
+from server.account_types.service import MANAGEMENT, usable
 from server.accounts.models import GONE, Account
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.jobs import Job, enqueue
@@ -262,8 +262,7 @@ async def _account_type(session: AsyncSession, tenancy_id: UUID, account_type_id
     """The type, locked: whoever creates or moves an account into it waits, or is waited for."""
     found = select(AccountType).where(AccountType.tenancy_id == tenancy_id, AccountType.id == account_type_id)
     account_type = (await session.scalars(found.with_for_update(key_share=True))).one_or_none()
-    if account_type is None:
-        raise refuse(UserErrorCode.NOT_FOUND, "There is no account type with this id.", "accountTypeId")
+    account_type = usable(account_type, "accountTypeId")
     if account_type.foundation and account_type.name == MANAGEMENT:
         raise refuse(
             UserErrorCode.PROTECTED,

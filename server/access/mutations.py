@@ -1,11 +1,11 @@
-"""Mutations of groups, users and access."""
+"""Mutations of groups, users and access, and of account types where access goes with them."""
 
 from uuid import UUID
 
 import strawberry
 from strawberry.types import Info
 
-from server.access import grants, service
+from server.access import grants, removal, service
 from server.access.grants import Grant, Revocation
 from server.access.models import AccessRole
 from server.access.types import Group, User
@@ -96,6 +96,11 @@ class SetAccountTypeAccessInput:
     revoke: list[AccessRevocationInput] = strawberry.field(default_factory=list, description="At most 100.")
 
 
+@strawberry.input
+class DeleteAccountTypeInput:
+    account_type_id: strawberry.ID
+
+
 @strawberry.type
 class CreateGroupPayload:
     group: Group | None
@@ -141,6 +146,12 @@ class DeleteUserPayload:
 @strawberry.type
 class SetAccountTypeAccessPayload:
     account_type: AccountType | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class DeleteAccountTypePayload:
+    account_type: AccountType | None = strawberry.field(description="DELETING, or DELETED when it is gone already.")
     user_errors: list[UserError]
 
 
@@ -243,6 +254,24 @@ class AccessMutation:
             ),
         )
         return await read_payload(info, SetAccountTypeAccessPayload, account_type=account_type_id)
+
+    @mutation(
+        Role.ADMIN,
+        description=(
+            "Delete an account type that has no accounts; TYPE_IN_USE says how many it has. The roles that it grants"
+            " go at once; its organizational unit, and what is attached to that, when AWS has deleted it. One that is"
+            " being deleted is tried again at once."
+        ),
+    )
+    async def delete_account_type(
+        self, info: Info[Context, None], input: DeleteAccountTypeInput
+    ) -> DeleteAccountTypePayload:
+        account_type_id = node_id(input.account_type_id, "typ", "accountTypeId")
+        await mutate(
+            info,
+            lambda session: removal.delete_account_type(session, info.context.viewer.tenancy_id, account_type_id),
+        )
+        return await read_payload(info, DeleteAccountTypePayload, account_type=account_type_id)
 
 
 def _members(input: GroupMembersInput) -> tuple[UUID, list[UUID]]:

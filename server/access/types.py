@@ -11,7 +11,8 @@ from server.account_types.types import AccountType
 from server.graphql.connections import Node, OrderDirection
 from server.graphql.ids import decode
 from server.graphql.scalars import expose
-from server.planner.mapping import SortKey, Through, column, computed, condition, contains, table, to_many, to_one
+from server.planner.kinds import SortKey, Through
+from server.planner.mapping import column, computed, condition, contains, table, to_many, to_one
 
 expose(
     AccessRole,

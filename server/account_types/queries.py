@@ -20,7 +20,8 @@ class AccountTypeQuery:
     account_types: Connection[AccountType] = connection(
         ORDERS,
         default=(AccountTypeOrderField.NAME, True),
+        where="{row}.state <> 'DELETED'",
         filter=AccountTypeFilter,
         order_by=AccountTypeOrder,
-        description="The account types of the tenancy, by name when no order is given.",
+        description="The account types of the tenancy, by name when no order is given. None that is deleted.",
     )

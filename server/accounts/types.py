@@ -12,8 +12,8 @@ from server.accounts.models import AccountOrigin, AccountRole, AccountStatus, Ac
 from server.graphql.connections import Connection, Node, OrderDirection
 from server.graphql.ids import decode
 from server.graphql.scalars import expose
+from server.planner.kinds import SortKey
 from server.planner.mapping import (
-    SortKey,
     any_of,
     column,
     condition,

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.access.grants import forget_account, join_account_type
 from server.account_types.models import AccountType
+from server.account_types.service import usable
 from server.accounts import service as accounts
 from server.accounts.models import Account, AccountRole
 from server.accounts.service import Actor
@@ -213,13 +214,7 @@ async def _account(session: AsyncSession, tenancy_id: UUID, account_id: UUID, *,
 
 
 async def _account_type(session: AsyncSession, tenancy_id: UUID, account_type_id: UUID) -> AccountType:
-    account_type = (
-        await session.scalars(
-            select(AccountType)
-            .where(AccountType.tenancy_id == tenancy_id, AccountType.id == account_type_id)
-            .with_for_update(read=True, key_share=True)
-        )
-    ).one_or_none()
-    if account_type is None:
-        raise refuse(UserErrorCode.NOT_FOUND, "There is no account type with this id.", "accountTypeId")
-    return account_type
+    """The type, locked so that nobody deletes it before the transaction ends."""
+    found = select(AccountType).where(AccountType.tenancy_id == tenancy_id, AccountType.id == account_type_id)
+    account_type = (await session.scalars(found.with_for_update(read=True, key_share=True))).one_or_none()
+    return usable(account_type, "accountTypeId")

@@ -11,7 +11,7 @@ from uuid import UUID
 from graphql import GraphQLArgument, GraphQLError, GraphQLInputObjectType, Node, get_named_type
 
 from server.errors import UserErrorCode
-from server.planner.mapping import MAPPING, Condition, Having, Pages
+from server.planner.kinds import MAPPING, Condition, Having, Pages
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 100

@@ -16,7 +16,7 @@ from server.identity.models import Role
 from server.planner import json_text, pages
 from server.planner.arguments import Existence, InvalidArgument, Restriction, Restrictions, checked, read_conditions
 from server.planner.json_text import JsonObject, JsonText
-from server.planner.mapping import (
+from server.planner.kinds import (
     ByNodeId,
     Column,
     Computed,
@@ -31,8 +31,8 @@ from server.planner.mapping import (
     Source,
     ToMany,
     ToOne,
-    quote,
 )
+from server.planner.mapping import quote
 from server.planner.rows import NO_ROW, Row, Selected, Unmapped, column_json, mapping_of, source_of
 from server.planner.selection import Fields, Operation
 from server.planner.statement import Call, Placeholders, Statement

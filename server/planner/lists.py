@@ -10,7 +10,7 @@ from graphql import GraphQLObjectType
 from server.context import Reads
 from server.planner.arguments import Restrictions, read_filter
 from server.planner.compiler import Compiler
-from server.planner.mapping import Matches
+from server.planner.kinds import Matches
 from server.planner.rows import Row, Selected, mapping_of
 
 # Between two rows. JSON never holds it: in a text it is escaped.

@@ -8,7 +8,7 @@ from graphql import GraphQLObjectType, get_named_type
 from server.planner import json_text
 from server.planner.arguments import AFTER, BEFORE, Page, Restriction, cursor_prefix, read_page
 from server.planner.json_text import JsonObject, JsonText
-from server.planner.mapping import Pages
+from server.planner.kinds import Pages
 from server.planner.rows import Row, Selected
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class _Connection:
         self.row = compiler.scan(node)
         self.counter = mapped.counters.get(frozenset(each.name for each in page.restrictions))
         self.on = mapped.on
+        self.where = [] if mapped.where is None else [mapped.where.format(row=self.row.alias)]
         self.parent = parent
         self.element = Row(compiler.alias(), self.row.source)
         self.columns: list[str] = []
@@ -102,6 +103,7 @@ class _Connection:
     def _filter(self) -> list[str]:
         """The conditions of the whole list. PostgreSQL refuses values that a statement does not use, so only on use."""
         return [
+            *self.where,
             *(f"{self.row.column(theirs)} = {self.parent.column(ours)}" for theirs, ours in self.on.items()),
             *self.compiler.restricted(self.page.restrictions, self.values, self.row),
         ]

@@ -25,8 +25,8 @@ from server.errors import UserErrorCode
 from server.planner import json_text, lists
 from server.planner.compiler import TYPE_KEY, Compiler
 from server.planner.json_text import JsonObject
+from server.planner.kinds import MAPPING, Column, Computed
 from server.planner.lists import ListPlan
-from server.planner.mapping import MAPPING, Column, Computed
 from server.planner.rows import Row, Selected, Unmapped, mapping_of, source_or_none
 from server.planner.selection import Operation
 from server.planner.statement import Statement, TooLarge

@@ -10,7 +10,8 @@ from graphql import FieldNode, GraphQLField, GraphQLNamedType, GraphQLObjectType
 from server.identity.models import Role
 from server.planner import json_text
 from server.planner.json_text import JsonText
-from server.planner.mapping import MAPPING, REQUIRES, Column, Mapped, Source, quote
+from server.planner.kinds import MAPPING, REQUIRES, Column, Mapped, Source
+from server.planner.mapping import quote
 
 
 class Unmapped(Exception):

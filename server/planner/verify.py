@@ -12,7 +12,7 @@ from graphql import (
     is_object_type,
 )
 
-from server.planner.mapping import (
+from server.planner.kinds import (
     Column,
     Elements,
     Embedded,

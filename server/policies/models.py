@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from server.accounts.models import ActorKind
 from server.database import Base, EnumText, MinifiedJson, NewId, Now, is_object, one_of
-from server.leases import Leased, StageErrorClass
+from server.leases import Recurring, Refusable, StageErrorClass
 
 
 class PolicyState(StrEnum):
@@ -34,13 +34,9 @@ class AttachmentState(StrEnum):
     DETACHED = "DETACHED"
 
 
-class _Refusable:
-    """The error of the last attempt, who made the row, and who asked last for what is to become of it."""
+class _Made:
+    """Who made the row, and who asked last for what is to become of it."""
 
-    error_code: Mapped[str | None]
-    error_message: Mapped[str | None]
-    error_class: Mapped[StageErrorClass | None] = mapped_column(EnumText(StageErrorClass))
-    error_aws_request_id: Mapped[str | None]
     created_at: Mapped[Now]
     created_by_kind: Mapped[ActorKind] = mapped_column(EnumText(ActorKind))
     created_by_id: Mapped[UUID | None]
@@ -51,7 +47,7 @@ class _Refusable:
     requested_by_name: Mapped[str | None]
 
 
-class Policy(_Refusable, Leased, Base):
+class Policy(Recurring, _Made, Base):
     __tablename__ = "policy"
     __table_args__ = (
         one_of("state", PolicyState),
@@ -82,14 +78,8 @@ class Policy(_Refusable, Leased, Base):
     aws_policy_id: Mapped[str | None]
     # The version that AWS has; null when that is not known.
     aws_version: Mapped[int | None]
-    # When AWS was last asked something about it, until there is an answer: the call may reach AWS some seconds later.
-    called_at: Mapped[datetime | None]
     # The number of the newest event; raised in the transaction that writes the event, so numbers have no gap.
     last_seq: Mapped[int] = mapped_column(server_default=text("0"), default=0)
-    # When a worker is to look at it again; null when there is nothing to do.
-    next_attempt_at: Mapped[datetime | None]
-    # How often in a row a rollout has stopped at an error that passes.
-    attempts: Mapped[int] = mapped_column(server_default=text("0"), default=0)
     updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
 
 
@@ -116,7 +106,7 @@ class PolicyVersion(Base):
     created_by_name: Mapped[str]
 
 
-class PolicyAttachment(_Refusable, Base):
+class PolicyAttachment(Refusable, _Made, Base):
     """A policy on a target: an account type or an account, or the whole tenancy when it names neither."""
 
     __tablename__ = "policy_attachment"

@@ -9,13 +9,14 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.account_types.models import AccountType
-from server.account_types.service import MANAGEMENT
+from server.account_types.service import MANAGEMENT, usable
 from server.accounts.models import Account, AccountRole, AccountStatus
 from server.accounts.service import Actor
 from server.errors import Refused, UserError, UserErrorCode, refuse
+from server.leases import NO_ERROR, change
 from server.policies.diff import changed_lines
 from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState, PolicyVersion
-from server.policies.service import NO_ERROR, change, record_event, wake
+from server.policies.service import record_event, wake
 from server.quotas.models import QuotaCode
 from server.quotas.service import check_quota
 
@@ -190,8 +191,8 @@ async def delete_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, p
 async def attach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, policy_id: UUID, target: Target) -> UUID:
     """Attach a policy. Returns the id of the attachment; one that was being removed is kept after all.
 
-    Raises Refused: NOT_FOUND, ALREADY_ATTACHED, ROLLOUT_IN_PROGRESS, QUOTA_EXCEEDED; PROTECTED for a target that is
-    Freehold's or AWS's own, or a managed policy.
+    Raises Refused: NOT_FOUND, TYPE_DELETED, ALREADY_ATTACHED, ROLLOUT_IN_PROGRESS, QUOTA_EXCEEDED; PROTECTED for a
+    target that is Freehold's or AWS's own, or a managed policy.
     """
     # First, in the order in which everybody locks.
     await check_target(session, tenancy_id, target, lock=True)
@@ -314,7 +315,7 @@ def _refuse_managed(policy: Policy, what: str) -> None:
 
 
 async def check_target(session: AsyncSession, tenancy_id: UUID, target: Target, *, lock: bool) -> None:
-    """Refuse what cannot be a target: NOT_FOUND, PROTECTED.
+    """Refuse what cannot be a target: NOT_FOUND, TYPE_DELETED, PROTECTED.
 
     What can is locked on request: its id in AWS, if it has none yet, comes after this.
     """
@@ -322,9 +323,8 @@ async def check_target(session: AsyncSession, tenancy_id: UUID, target: Target, 
         type_ = select(AccountType).where(
             AccountType.tenancy_id == tenancy_id, AccountType.id == target.account_type_id
         )
-        account_type = (await session.scalars(type_.with_for_update(read=True) if lock else type_)).one_or_none()
-        if account_type is None:
-            raise _refuse_target(UserErrorCode.NOT_FOUND, "There is no account type with this id.", "accountTypeId")
+        found = (await session.scalars(type_.with_for_update(read=True) if lock else type_)).one_or_none()
+        account_type = usable(found, "target", "accountTypeId")
         if account_type.foundation and account_type.name == MANAGEMENT:
             raise _refuse_target(UserErrorCode.PROTECTED, UNAFFECTED, "accountTypeId")
     if target.account_id is not None:

@@ -8,23 +8,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, case, literal, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server import leases
 from server.account_types.models import AccountType
 from server.accounts.models import Account
-from server.jobs import EVENT_CHANNEL, Job, enqueue
-from server.leases import LeaseLost, StageError, StageErrorClass
+from server.jobs import EVENT_CHANNEL, Job
+from server.leases import LASTING, NO_ERROR, StageError, StageErrorClass, change
 from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState
 from server.tenancies.models import Tenancy
 
 NAME_TAKEN = "NAME_TAKEN"
-NO_ERROR: dict[str, object] = {
-    "error_code": None,
-    "error_message": None,
-    "error_class": None,
-    "error_aws_request_id": None,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +40,9 @@ class Asked:
 
     def is_still(self, policy: Policy, attachment: PolicyAttachment | None) -> bool:
         """Whether it is still what is wanted of the policy, or of the attachment if the call was about one."""
-        if attachment is not None:
-            return attachment.state is self.attachment_state
+        if self.attachment_id is not None:
+            return attachment is not None and attachment.state is self.attachment_state
         return (policy.version, policy.state) == (self.version, self.state)
-
-
-def change(row: Policy | PolicyAttachment, **values: object) -> None:
-    """Set attributes by their names."""
-    for name, value in values.items():
-        setattr(row, name, value)
 
 
 async def record_event(session: AsyncSession, policy: Policy, attachment: PolicyAttachment | None = None) -> int:
@@ -82,17 +71,7 @@ async def record_event(session: AsyncSession, policy: Policy, attachment: Policy
 
 async def wake(session: AsyncSession, *policy_ids: UUID) -> None:
     """Have the policies rolled out now: there is something to do, or to look at again."""
-    await session.flush()
-    woken = (
-        update(Policy)
-        .where(Policy.id.in_(policy_ids))
-        .values(next_attempt_at=func.now(), attempts=0, hint_number=Policy.hint_number + 1)
-        .returning(Policy.id, Policy.tenancy_id, Policy.lease_token, Policy.hint_number)
-        .execution_options(synchronize_session=False)
-    )
-    for row in (await session.execute(woken)).all():
-        attempt = f"{row.lease_token}.{row.hint_number}"
-        await enqueue(session, row.tenancy_id, Job.ROLL_OUT_POLICY, row.id, attempt=attempt)
+    await leases.wake(session, Policy, Job.ROLL_OUT_POLICY, policy_ids)
 
 
 async def wake_all(session: AsyncSession, tenancy_id: UUID) -> None:
@@ -125,20 +104,6 @@ async def _locked(session: AsyncSession, which: ColumnElement[bool]) -> list[Pol
     return list(await session.scalars(select(Policy).where(which).order_by(Policy.id).with_for_update()))
 
 
-async def hold(session: AsyncSession, policy_id: UUID, token: int) -> Policy:
-    """Lock the policy for a write by the holder of `token`; raises LeaseLost when the lease has moved on.
-
-    The first statement of every transaction in which a worker writes: a worker that was presumed dead writes nothing.
-    """
-    held = select(Policy).where(
-        Policy.id == policy_id, Policy.lease_token == token, Policy.next_attempt_at.is_not(None)
-    )
-    policy = (await session.scalars(held.with_for_update())).one_or_none()
-    if policy is None:
-        raise LeaseLost(f"policy {policy_id}: lease {token} is no longer current")
-    return policy
-
-
 async def next_attachment(session: AsyncSession, policy: Policy) -> tuple[PolicyAttachment, str | None] | None:
     """An attachment about which AWS is to be called, and its target's id there; attaching comes before detaching.
 
@@ -150,7 +115,7 @@ async def next_attachment(session: AsyncSession, policy: Policy) -> tuple[Policy
         (PolicyAttachment.account_id.is_not(None), Account.aws_account_id),
         else_=Tenancy.aws_root_id,
     )
-    is_refused = PolicyAttachment.error_class.in_((StageErrorClass.PERMANENT, StageErrorClass.NEEDS_PERSON))
+    is_refused = PolicyAttachment.error_class.in_(LASTING)
     is_in_aws = literal(policy.aws_policy_id is not None)
     found = (
         select(PolicyAttachment, target)
@@ -171,29 +136,6 @@ async def next_attachment(session: AsyncSession, policy: Policy) -> tuple[Policy
     return None if row is None else (row[0], row[1])
 
 
-async def rest(session: AsyncSession, policy: Policy) -> None:
-    """There is nothing more to do: the lease is given up."""
-    policy.next_attempt_at = policy.lease_owner = policy.lease_until = None
-    policy.attempts = 0
-    await session.flush()
-
-
-async def wait_for_call(session: AsyncSession, policy: Policy, quarantine: timedelta) -> bool:
-    """Whether a call of before may still reach AWS, where it would undo a later one.
-
-    It does so for `quarantine` at most when nobody knows its answer; the lease is given up until then.
-    """
-    if policy.called_at is None:
-        return False
-    heard_by = policy.called_at + quarantine
-    if (await session.execute(select(func.clock_timestamp()))).scalar_one() >= heard_by:
-        return False
-    policy.next_attempt_at = heard_by
-    policy.lease_owner = policy.lease_until = None
-    await session.flush()
-    return True
-
-
 async def keep_version(session: AsyncSession, policy: Policy, aws_policy_id: str, version: int | None) -> None:
     """AWS has the policy under this id, with what `version` says; None when that is not known."""
     policy.aws_policy_id, policy.aws_version, policy.attempts = aws_policy_id, version, 0
@@ -207,7 +149,7 @@ async def keep_attached(session: AsyncSession, policy: Policy, attachment_id: UU
     """AWS has attached it; somebody may have detached it since the call."""
     policy.attempts = 0
     attachment = await _attachment(session, attachment_id)
-    if attachment.state is AttachmentState.PENDING:
+    if attachment is not None and attachment.state is AttachmentState.PENDING:
         change(attachment, state=AttachmentState.ACTIVE, **NO_ERROR)
         await record_event(session, policy, attachment)
 
@@ -216,11 +158,24 @@ async def keep_detached(session: AsyncSession, policy: Policy, attachment_id: UU
     """AWS has detached it, and so it goes; somebody may have attached it again since the call."""
     policy.attempts = 0
     attachment = await _attachment(session, attachment_id)
-    if attachment.state is AttachmentState.DETACHING:
-        change(attachment, state=AttachmentState.DETACHED, **NO_ERROR)
-        await record_event(session, policy, attachment)
-        await session.delete(attachment)
-        await session.flush()
+    if attachment is not None and attachment.state is AttachmentState.DETACHING:
+        await _forget(session, policy, attachment)
+
+
+async def forget_account_type(session: AsyncSession, tenancy_id: UUID, account_type_id: UUID) -> None:
+    """Let go of what was attached to an account type that AWS has deleted, and its attachments with it."""
+    of_type = (PolicyAttachment.tenancy_id == tenancy_id, PolicyAttachment.account_type_id == account_type_id)
+    policies = await _locked(session, Policy.id.in_(select(PolicyAttachment.policy_id).where(*of_type)))
+    by_id = {policy.id: policy for policy in policies}
+    for attachment in (await session.scalars(select(PolicyAttachment).where(*of_type))).all():
+        await _forget(session, by_id[attachment.policy_id], attachment)
+
+
+async def _forget(session: AsyncSession, policy: Policy, attachment: PolicyAttachment) -> None:
+    change(attachment, state=AttachmentState.DETACHED, **NO_ERROR)
+    await record_event(session, policy, attachment)
+    await session.delete(attachment)
+    await session.flush()
 
 
 async def keep_deleted(session: AsyncSession, policy: Policy) -> None:
@@ -265,10 +220,7 @@ async def keep_error(session: AsyncSession, policy: Policy, asked: Asked, error:
         elif attachment is not None and attachment.state is AttachmentState.PENDING:
             attachment.state = AttachmentState.FAILED
     else:
-        policy.attempts += 1
-    if passes and policy.hint_number == asked.hint_number:
-        policy.next_attempt_at = (await session.execute(select(func.clock_timestamp() + delay))).scalar_one()
-        policy.lease_owner = policy.lease_until = None
+        await leases.defer(session, policy, delay, hint_number=asked.hint_number)
     await record_event(session, policy, attachment)
 
 
@@ -305,5 +257,6 @@ async def keep_name_taken(
     await keep_error(session, policy, asked, error, delay)
 
 
-async def _attachment(session: AsyncSession, attachment_id: UUID) -> PolicyAttachment:
-    return await session.get_one(PolicyAttachment, attachment_id, populate_existing=True)
+async def _attachment(session: AsyncSession, attachment_id: UUID) -> PolicyAttachment | None:
+    """None when it has gone meanwhile, with its account type."""
+    return await session.get(PolicyAttachment, attachment_id, populate_existing=True)

@@ -13,18 +13,8 @@ from server.graphql.connections import Node, OrderDirection
 from server.graphql.ids import decode
 from server.graphql.scalars import expose
 from server.leases import StageErrorClass
-from server.planner.mapping import (
-    SortKey,
-    column,
-    condition,
-    contains,
-    embedded,
-    one_of_types,
-    snapshot,
-    table,
-    to_many,
-    to_one,
-)
+from server.planner.kinds import SortKey
+from server.planner.mapping import column, condition, contains, embedded, one_of_types, snapshot, table, to_many, to_one
 from server.policies import models
 from server.policies.models import AttachmentState, PolicyState, Via
 from server.tenancies.types import Tenancy

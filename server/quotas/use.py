@@ -14,7 +14,7 @@ USED: Mapping[QuotaCode, str] = {
     ),
     # Those of account types, and Freehold's own: Foundation, Workloads and Suspended.
     QuotaCode.ORGANIZATIONAL_UNITS: (
-        "(select 3 + count(*) from account_type where tenancy_id = {tenancy} and not foundation)"
+        "(select 3 + count(*) from account_type where tenancy_id = {tenancy} and not foundation and state <> 'DELETED')"
     ),
     QuotaCode.POLICIES: "(select count(*) from policy where tenancy_id = {tenancy})",
     # On the target that has most, with AWS's FullAWSAccess.

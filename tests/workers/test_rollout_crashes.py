@@ -2,75 +2,24 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import pytest
 from sqlalchemy import delete
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.database import transaction
-from server.policies.models import Policy
 from server.policies.requests import Target
 from server.tenancies.models import OrganizationTurn
 from tests.server.waiting import until
+from tests.workers.deaths import Death, Killed, dying
 from tests.workers.proxies import Held
 from tests.workers.rollouts import Policies
 from tests.workers.test_worker import worker_process
 from tests.workers.world import World
-from workers.assurance.units import create_unit_of_type
-from workers.lease import Lease
 from workers.main import working
 
 CALLS = ("CreatePolicy", "UpdatePolicy", "AttachPolicy", "DetachPolicy", "DeletePolicy")
-
-
-class Killed(BaseException):
-    """What no code of a worker catches: it ends as if its process did, but for what PostgreSQL rolls back itself."""
-
-
-class Death:
-    """Counts the places at which a worker can die, and lets it die at the one with number `at`."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.passed: list[str] = []
-
-    def reach(self, place: str) -> None:
-        self.passed.append(place)
-        if len(self.passed) == self.at:
-            raise Killed(place)
-
-
-@contextmanager
-def dying(monkeypatch: pytest.MonkeyPatch, organizations: Any, death: Death) -> Iterator[None]:
-    """Places before and after every call, and before and after every commit of the rollout."""
-    write = Lease.write
-
-    @asynccontextmanager
-    async def wrapped(self: Lease[Policy]) -> AsyncIterator[tuple[AsyncSession, Policy]]:
-        async with write(self) as both:
-            yield both
-            death.reach("uncommitted")
-        death.reach("committed")
-
-    handlers = {
-        f"{moment}.organizations.{call}": lambda moment=moment, call=call, **_: death.reach(f"{moment} {call}")
-        for call in CALLS
-        for moment in ("before-call", "after-call")
-    }
-    events = organizations.meta.events
-    with monkeypatch.context() as patched:
-        patched.setattr(Lease, "write", wrapped)
-        for name, handler in handlers.items():
-            events.register(name, handler)
-        try:
-            yield
-        finally:
-            for name, handler in handlers.items():
-                events.unregister(name, handler)
 
 
 @pytest.fixture
@@ -80,7 +29,7 @@ def policies(world: World) -> Policies:
 
 @pytest.fixture
 async def target(world: World, team: UUID) -> Target:
-    await create_unit_of_type(world.engine, world.aws, team)
+    await world.keep_unit(team)
     return Target(account_type_id=team)
 
 
@@ -96,7 +45,7 @@ async def die_everywhere(
             policy_id = await arrange()
             death = Death(at)
             try:
-                with dying(monkeypatch, organizations, death):
+                with dying(monkeypatch, organizations, death, CALLS):
                     await policies.roll_out(policy_id)
             except Killed:
                 policy = await policies.find(policy_id)

@@ -19,7 +19,6 @@ from tests.workers.proxies import Fault, Held, Late, lose_answer, lose_request, 
 from tests.workers.rollouts import DOCUMENT, Policies
 from tests.workers.world import World
 from workers.assurance.stages.policy_types import POLICY_TYPE
-from workers.assurance.units import create_unit_of_type
 from workers.aws.session import QUARANTINE_SECONDS
 from workers.policies.rollout import Rollouts
 
@@ -31,7 +30,7 @@ def policies(world: World) -> Policies:
 
 @pytest.fixture
 async def target(world: World, team: UUID) -> Target:
-    await create_unit_of_type(world.engine, world.aws, team)
+    await world.keep_unit(team)
     return Target(account_type_id=team)
 
 

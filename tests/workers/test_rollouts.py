@@ -15,7 +15,6 @@ from server.policies.requests import Target
 from tests.workers.proxies import Held, lose_answer, lose_request, refuse
 from tests.workers.rollouts import DOCUMENT, Policies
 from tests.workers.world import World
-from workers.assurance.units import create_unit_of_type
 from workers.executor import Interrupted
 from workers.policies.calls import IMPLIED_PERMISSIONS, PERMISSIONS
 from workers.policies.rollout import Rollouts
@@ -32,7 +31,7 @@ def policies(world: World) -> Policies:
 @pytest.fixture
 async def target(world: World, team: UUID) -> Target:
     """An account type that has its unit."""
-    await create_unit_of_type(world.engine, world.aws, team)
+    await world.keep_unit(team)
     return Target(account_type_id=team)
 
 
@@ -130,7 +129,7 @@ async def test_a_target_that_aws_does_not_have_yet_gets_its_policies_when_it_has
     assert await policies.states(policy_id) == ["ACTIVE"] * 3
     # Its unit is made anew: the policy belongs on the new one.
     await world.forget_unit(type_id)
-    await create_unit_of_type(world.engine, world.aws, type_id)
+    await world.keep_unit(type_id)
     assert await policies.states(policy_id) == ["ACTIVE", "PENDING", "ACTIVE"]
     await policies.roll_out(policy_id)
     assert await policies.states(policy_id) == ["ACTIVE"] * 3
@@ -145,7 +144,7 @@ async def test_what_has_no_target_in_aws_is_detached_without_a_call(world: World
     assert await policies.roll_out(policy_id) == {}
     assert await policies.states(policy_id) == ["ACTIVE"]
     # For no worker of another test to find.
-    await create_unit_of_type(world.engine, world.aws, type_id)
+    await world.keep_unit(type_id)
 
 
 async def test_already_so_is_success(world: World, policies: Policies, target: Target) -> None:

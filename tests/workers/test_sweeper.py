@@ -6,17 +6,18 @@ import pytest
 from sqlalchemy import delete, func, select, update
 
 from server.account_types.models import AccountType
+from server.accounts.models import Account
 from server.assurance.models import Setup
 from server.database import transaction
 from server.idempotency import KEPT, IdempotencyKey
-from server.jobs import Job, Outbox
+from server.jobs import Outbox
 from tests.server.waiting import until
 from tests.workers.world import World
-from workers.assurance.units import create_unit_of_type
+from workers.account_types.upkeep import UNIT, Units
 from workers.executor import Executor
 from workers.lease import Lease
 from workers.setups import SETUP
-from workers.sweeper import sweep_forever, take_due, wake_missing_units
+from workers.sweeper import sweep_forever, take_due
 
 
 async def taken(world: World) -> set[UUID]:
@@ -94,24 +95,20 @@ async def test_a_setup_is_left_to_who_holds_it_until_the_lease_runs_out(world: W
     assert await taken(world) == {setup_id}
 
 
-async def test_an_account_type_without_a_unit_gets_its_job_again(world: World) -> None:
-    type_id = await world.account_type("Unit overdue")
+async def test_an_account_type_whose_job_was_lost_is_taken_up_all_the_same(world: World) -> None:
+    type_id = await world.account_type("Job lost")
     async with transaction(world.engine) as session:
         await session.execute(delete(Outbox))
-        assert await wake_missing_units(session) == 0
-        created = func.now() - timedelta(minutes=1)
-        await session.execute(update(AccountType).where(AccountType.id == type_id).values(created_at=created))
-        assert await wake_missing_units(session) == 1
-        assert await wake_missing_units(session) == 0
-        jobs = await session.execute(select(Outbox.job, Outbox.argument))
-        assert jobs.all() == [(Job.CREATE_ORGANIZATIONAL_UNIT, type_id)]
-    for _ in range(2):
-        await create_unit_of_type(world.engine, world.aws, type_id)
-    assert world.proxy.calls["CreateOrganizationalUnit"] == 1
+        # Longer due than anything else.
+        then = func.now() - timedelta(days=1)
+        await session.execute(update(AccountType).where(AccountType.id == type_id).values(next_attempt_at=then))
+    executor = Executor(world.engine, UNIT, 1, Units(world.engine, world.aws).run)
+    await take_due(world.engine, executor)
+    await executor.idle()
     async with transaction(world.engine) as session:
-        await session.execute(delete(Outbox))
-        assert (await session.get_one(AccountType, type_id)).organizational_unit_id is not None
-        assert await wake_missing_units(session) == 0
+        kept = await session.get_one(AccountType, type_id)
+    assert kept.organizational_unit_id is not None
+    assert kept.next_attempt_at is None
 
 
 async def test_a_worker_without_slots_sweeps_too_and_leaves_no_wake_ups_behind(world: World, team: UUID) -> None:
@@ -126,6 +123,8 @@ async def test_a_worker_without_slots_sweeps_too_and_leaves_no_wake_ups_behind(w
         return "expired" not in await left()
 
     async with transaction(world.engine) as session:
+        # Accounts that other tests have left due get setups, and these jobs.
+        await session.execute(update(Account).values(governance_due_at=None))
         await session.execute(delete(Outbox))
         for key, age in (("expired", KEPT + timedelta(minutes=1)), ("kept", KEPT - timedelta(minutes=1))):
             session.add(

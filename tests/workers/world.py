@@ -1,7 +1,7 @@
 """A tenancy and the ways of a test to work on it: with a whole worker, with one setup, or with one stage."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +34,7 @@ from server.database import transaction
 from server.tenancies.models import Tenancy
 from server.tenancies.service import create_tenancy
 from tests.workers.proxies import AwsProxy
+from workers.account_types.upkeep import UNIT, Units
 from workers.assurance.run import Run, load_run
 from workers.assurance.runner import Runner, assure
 from workers.assurance.stage import Stage as Declared
@@ -107,7 +108,9 @@ class World:
     async def forget_unit(self, account_type_id: UUID) -> None:
         async with transaction(self.engine) as session:
             await session.execute(
-                update(AccountType).where(AccountType.id == account_type_id).values(organizational_unit_id=None)
+                update(AccountType)
+                .where(AccountType.id == account_type_id)
+                .values(organizational_unit_id=None, aws_name=None, next_attempt_at=func.now())
             )
 
     async def set_setup(self, setup_id: UUID, **values: object) -> None:
@@ -211,6 +214,15 @@ class World:
                 await asyncio.sleep(0.05)
 
     # Working
+
+    async def keep_unit(self, account_type_id: UUID) -> Counter[str]:
+        """Bring the unit of a type in line once, as one worker would, if it is due; the calls to AWS that it took."""
+        before = self.proxy.calls.copy()
+        lease = await claim(self.engine, UNIT, account_type_id)
+        if lease is not None:
+            # In a task, as the executor runs it: the guard of its calls is its own.
+            await asyncio.create_task(Units(self.engine, self.aws).run(lease))
+        return self.proxy.calls - before
 
     async def claim(self, setup_id: UUID) -> Lease[Setup]:
         lease = await claim(self.engine, SETUP, setup_id)

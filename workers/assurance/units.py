@@ -1,52 +1,74 @@
 """Organizational units: found or made, whichever it takes."""
 
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.account_types.models import AccountType
-from server.account_types.service import FOUNDATION
-from server.database import transaction
+from server.account_types.service import FOUNDATION, wake
 from server.policies.service import wake_attached
 from server.tenancies.models import Tenancy
 from workers.assurance.run import Run
+from workers.assurance.stage import StageStopped, wait
 from workers.aws.session import Aws
 from workers.aws.turns import organization_turn
 
+if TYPE_CHECKING:
+    from types_aiobotocore_organizations import OrganizationsClient
+
 PERMISSIONS = ("organizations:CreateOrganizationalUnit", "organizations:ListOrganizationalUnitsForParent")
 
+NAME_TAKEN = "NAME_TAKEN"
 # The units that every tenancy has below the root -> the tenancy's column that holds the id.
 TENANCY_UNITS = {"Foundation": "foundation_ou_id", "Workloads": "workloads_ou_id", "Suspended": "suspended_ou_id"}
 
 
-async def find_units(aws: Aws, tenancy: Tenancy, parent_id: str) -> dict[str, str]:
+async def list_units(organizations: "OrganizationsClient", parent_id: str) -> dict[str, str]:
     """The ids of the units directly below a root or unit, by name."""
-    async with aws.client("organizations", tenancy.home_region) as organizations:
-        pages = organizations.get_paginator("list_organizational_units_for_parent").paginate(ParentId=parent_id)
-        return {unit["Name"]: unit["Id"] async for page in pages for unit in page["OrganizationalUnits"]}
+    pages = organizations.get_paginator("list_organizational_units_for_parent").paginate(ParentId=parent_id)
+    return {unit["Name"]: unit["Id"] async for page in pages for unit in page["OrganizationalUnits"]}
+
+
+async def find_unit(organizations: "OrganizationsClient", parent_id: str, name: str) -> str | None:
+    """The id of the unit of that name below the parent."""
+    units = await list_units(organizations, parent_id)
+    # AWS compares names without regard to case.
+    return next((unit_id for unit, unit_id in units.items() if unit.casefold() == name.casefold()), None)
+
+
+async def create_unit(organizations: "OrganizationsClient", parent_id: str, name: str) -> str:
+    """The id of the unit of that name below the parent, which is made if it is missing; for within a turn."""
+    try:
+        answer = await organizations.create_organizational_unit(ParentId=parent_id, Name=name)
+        return answer["OrganizationalUnit"]["Id"]
+    except organizations.exceptions.DuplicateOrganizationalUnitException as error:
+        found = await find_unit(organizations, parent_id, name)
+        if found is None:
+            raise name_taken(name) from error
+        return found
 
 
 async def make_unit(engine: AsyncEngine, aws: Aws, tenancy: Tenancy, parent_id: str, name: str) -> str:
-    """The id of the unit of that name below the parent, which is made if it is missing."""
+    """As `create_unit`, in a turn of its own."""
     async with (
         organization_turn(engine, aws, tenancy.id),
         aws.client("organizations", tenancy.home_region) as organizations,
     ):
-        try:
-            answer = await organizations.create_organizational_unit(ParentId=parent_id, Name=name)
-            return answer["OrganizationalUnit"]["Id"]
-        except organizations.exceptions.DuplicateOrganizationalUnitException:
-            units = await find_units(aws, tenancy, parent_id)
-    # AWS compares names without regard to case.
-    return next(unit_id for unit, unit_id in units.items() if unit.casefold() == name.casefold())
+        return await create_unit(organizations, parent_id, name)
+
+
+def name_taken(name: str) -> StageStopped:
+    """Of one that is being renamed or deleted there."""
+    return wait(NAME_TAKEN, f"AWS still has another unit named {name!r}; Freehold goes on when the name is free.")
 
 
 async def missing_units(run: Run) -> dict[str, str]:
     """The tenancy's units, and their columns, whose id is not below the root; a unit may bear any name there."""
     assert run.tenancy.aws_root_id is not None, "an earlier stage has stored it"
-    units = await find_units(run.aws, run.tenancy, run.tenancy.aws_root_id)
-    there = set(units.values())
+    async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
+        there = set((await list_units(organizations, run.tenancy.aws_root_id)).values())
     return {name: column for name, column in TENANCY_UNITS.items() if getattr(run.tenancy, column) not in there}
 
 
@@ -69,39 +91,52 @@ async def _remember_foundation(session: AsyncSession, tenancy: Tenancy, unit_id:
     remembered = await session.scalars(
         update(AccountType)
         .where(AccountType.tenancy_id == tenancy.id, AccountType.foundation.is_(True), AccountType.name == FOUNDATION)
-        .values(organizational_unit_id=unit_id)
+        .values(organizational_unit_id=unit_id, aws_name=FOUNDATION)
         .returning(AccountType.id)
     )
     for account_type_id in remembered.all():
         await wake_attached(session, tenancy.id, account_type_id=account_type_id)
 
 
-async def remember_unit(session: AsyncSession, account_type: AccountType, unit_id: str | None) -> None:
+async def declare_name(session: AsyncSession, account_type_id: UUID) -> str:
+    """The name under which AWS is asked to make the unit of a type, on record from now on."""
+    declared = (
+        update(AccountType)
+        .where(AccountType.id == account_type_id)
+        .values(aws_name=func.coalesce(AccountType.aws_name, AccountType.name))
+        .returning(AccountType.aws_name)
+        .execution_options(synchronize_session=False)
+    )
+    return str((await session.execute(declared)).scalar_one())
+
+
+async def remember_unit(session: AsyncSession, tenancy_id: UUID, account_type_id: UUID, unit_id: str) -> bool:
+    """The type has its unit in AWS; False when that is the unit of another type, which is being renamed."""
+    of_another = exists().where(
+        AccountType.tenancy_id == tenancy_id,
+        AccountType.organizational_unit_id == unit_id,
+        AccountType.id != account_type_id,
+    )
+    taken = bool(await session.scalar(select(of_another)))
+    # No call has made one of its own then, so under another name it is another beginning.
+    found = {"aws_name": None} if taken else {"organizational_unit_id": unit_id}
+    await session.execute(
+        update(AccountType)
+        .where(AccountType.tenancy_id == tenancy_id, AccountType.id == account_type_id)
+        .values(**found)
+        .execution_options(synchronize_session=False)
+    )
+    if not taken:
+        await wake_attached(session, tenancy_id, account_type_id=account_type_id)
+    return not taken
+
+
+async def forget_unit(session: AsyncSession, account_type: AccountType) -> None:
+    """AWS does not have the unit of the type any more: it is to be found or made anew."""
     await session.execute(
         update(AccountType)
         .where(AccountType.tenancy_id == account_type.tenancy_id, AccountType.id == account_type.id)
-        .values(organizational_unit_id=unit_id)
+        .values(organizational_unit_id=None, aws_name=None)
         .execution_options(synchronize_session=False)
     )
-    if unit_id is not None:
-        await wake_attached(session, account_type.tenancy_id, account_type_id=account_type.id)
-
-
-async def create_unit_of_type(engine: AsyncEngine, aws: Aws, account_type_id: UUID) -> None:
-    """Make the OU of an account type below Workloads; nothing is done for one that has its OU or cannot have it yet."""
-    rows = (
-        select(AccountType, Tenancy)
-        .join(Tenancy, Tenancy.id == AccountType.tenancy_id)
-        .where(
-            AccountType.id == account_type_id,
-            AccountType.organizational_unit_id.is_(None),
-            AccountType.foundation.is_(False),
-        )
-    )
-    async with transaction(engine) as session:
-        row = (await session.execute(rows)).one_or_none()
-    if row is None or row.Tenancy.workloads_ou_id is None:
-        return
-    unit_id = await make_unit(engine, aws, row.Tenancy, row.Tenancy.workloads_ou_id, row.AccountType.name)
-    async with transaction(engine) as session:
-        await remember_unit(session, row.AccountType, unit_id)
+    await wake(session, account_type.id)

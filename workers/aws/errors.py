@@ -224,6 +224,11 @@ MEANINGS: Mapping[str, Meaning] = {
         NEEDS_PERSON,
         "Somebody has attached the policy {name} in AWS, without Freehold. Detach it there, and {retry}.",
     ),
+    "ParentNotFoundException": Meaning(
+        TRANSIENT,
+        "AWS no longer has the unit below which that of {name} belongs. The next setup of an account makes it anew, "
+        "and Freehold tries again by itself.",
+    ),
     "TargetNotFoundException": Meaning(
         NEEDS_PERSON,
         "AWS no longer has the target that the policy {name} is to be on. Where Freehold makes a unit anew, it "

@@ -1,17 +1,15 @@
 """The calls to AWS Organizations of a rollout. Each returns what is to be written when AWS has answered."""
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from server.database import minified
 from server.policies import service
 from server.policies.models import Policy
+from workers import steps
 from workers.assurance.runner import backoff
 from workers.assurance.stages.policy_types import POLICY_TYPE
 
@@ -34,8 +32,7 @@ IMPLIED_PERMISSIONS = ("organizations:TagResource",)
 # Whose policy it is in AWS: the proof after a call whose answer was lost, as a name may be anybody's.
 TAG = "freehold:policy"
 
-# What is written, by the holder of the lease, when AWS has answered.
-Keep: TypeAlias = Callable[[AsyncSession, Policy], Awaitable[None]]
+Keep: TypeAlias = steps.Keep[Policy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +118,6 @@ async def detach(aws_policy_id: str, target: str, attachment_id: UUID, organizat
 def tag(policy: Policy) -> str:
     """The value of TAG. A managed policy is known by its name: another installation is to find that of the last."""
     return policy.name if policy.managed else f"pol_{policy.id.hex}"
-
-
-def facts(policy: Policy) -> Mapping[str, str]:
-    """What the messages of the table of AWS's errors may name."""
-    return {"name": policy.name, "email": "", "retry": "retry the rollout"}
 
 
 def _name_taken(policy: Policy, name: str, found: Found | None) -> Keep:

@@ -24,6 +24,8 @@ SELECTIONS = {
     "updateUser": "user { id name email }",
     "deleteUser": "deletedUserId",
     "createAccountType": "accountType { id }",
+    "updateAccountType": "accountType { id name state organizationalUnitName nextAttemptAt error { code } }",
+    "deleteAccountType": "accountType { state nextAttemptAt access { role } }",
     "createAccount": "account { id access { role reason } setup { id } }",
     "updateAccount": "account { access { role state reason } }",
     "cancelAccountSetup": "account { status access { role } }",

@@ -73,6 +73,8 @@ class Listing:
     searched: tuple[str, ...] = ()
     # The column of the parent that it is.
     of_parent: str = "id"
+    # The state of rows that are not listed.
+    hidden: str | None = None
 
 
 BY_KEY, BY_VALUE = {"field": "KEY", "direction": "ASC"}, {"field": "VALUE", "direction": "ASC"}
@@ -80,7 +82,7 @@ BY_NAME = {"field": "NAME", "direction": "ASC"}
 NEWEST = {"field": "CREATED_AT", "direction": "DESC"}
 LISTINGS = {
     "Query.accounts": Listing("account", NEWEST, searched=("name", "email", "alias", "aws_account_id")),
-    "Query.accountTypes": Listing("account_type", BY_NAME, searched=("name",)),
+    "Query.accountTypes": Listing("account_type", BY_NAME, searched=("name",), hidden="DELETED"),
     "Query.policies": Listing("policy", BY_NAME, searched=("name", "description")),
     "Query.groups": Listing("user_group", BY_NAME, searched=("name",)),
     "Query.users": Listing("person", BY_NAME, searched=("name", "email")),
@@ -220,10 +222,13 @@ class Reference:
                 "ACCOUNT" if row["account_id"] else "ACCOUNT_TYPE" if row["account_type_id"] else "TENANCY"
             ),
             "AccountType.policies": self._policies,
+            "AccountType.organizationalUnitName": lambda row, _: row["aws_name"],
             "AccountSetup.account": lambda row, _: one("account", id=row["account_id"]),
             "AccountSetup.stages": lambda row, _: sorted(every("stage", setup_id=row["id"]), key=by_position),
             "AccountSetup.progress": lambda row, _: progress(every("stage", setup_id=row["id"])),
-            **dict.fromkeys(("SetupStage.error", "Policy.error", "PolicyAttachment.error"), self._error),
+            **dict.fromkeys(
+                ("SetupStage.error", "AccountType.error", "Policy.error", "PolicyAttachment.error"), self._error
+            ),
             "Policy.createdBy": lambda row, _: below("created_by_", row),
             **dict.fromkeys(
                 ("Policy.requestedBy", "PolicyAttachment.requestedBy"),
@@ -271,11 +276,13 @@ class Reference:
         name, value = by
         if name in ("name", "email"):
             found = (row for row in self._all(table) if lower(row[name]) == lower(value))
-            return next((row for row in found if row.get("status") != "CANCELLED"), None)
+            given_up = ("CANCELLED", "DELETED")
+            return next((row for row in found if row.get("status", row.get("state")) not in given_up), None)
         return self._one(table, **{snake_case(name): value})
 
     def _page(self, listing: Listing, parent: Row, page: Page) -> Row:
         rows = self._all(listing.table, **({listing.parent: parent[listing.of_parent]} if listing.parent else {}))
+        rows = [row for row in rows if listing.hidden is None or row["state"] != listing.hidden]
         wanted = page.filter.items()
         return page.connection(row for row in rows if all(self._meets(row, listing, *each) for each in wanted))
 
@@ -328,7 +335,9 @@ class Reference:
             case "ACCOUNTS":
                 return sum(account["status"] != "CANCELLED" for account in self._all("account"))
             case "ORGANIZATIONAL_UNITS":
-                return 3 + len(self._all("account_type", foundation=False))
+                return 3 + len(
+                    [row for row in self._all("account_type", foundation=False) if row["state"] != "DELETED"]
+                )
             case "POLICIES":
                 return len(self._all("policy"))
             case "POLICIES_PER_TARGET":

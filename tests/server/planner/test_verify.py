@@ -9,7 +9,8 @@ from server.accounts import models
 from server.accounts.types import Tag
 from server.graphql.scalars import SCALARS
 from server.planner import install
-from server.planner.mapping import Through, column, elements, embedded, matches, one_of_types, table, to_many, to_one
+from server.planner.kinds import Through
+from server.planner.mapping import column, elements, embedded, matches, one_of_types, table, to_many, to_one
 from server.planner.verify import MappingError
 from server.policies.types import Policy
 from server.tenancies.types import Tenancy

@@ -153,15 +153,20 @@ async def _side(owner: Connection, reader: CountingReader, uncounted: Reader, na
         name.encode(),
     )
     side = Side(owner, reader, uncounted, tenancy, token)
-    for number, type_ in enumerate(("Foundation", "general", "Sandbox")):
+    for number, type_ in enumerate(("Foundation", "general", "Sandbox", "gone")):
         side.types[type_] = await owner.fetchval(
-            "INSERT INTO account_type (tenancy_id, name, foundation, organizational_unit_id, created_at)"
-            " VALUES ($1, $2, $3, $4, $5) RETURNING id",
+            "INSERT INTO account_type (tenancy_id, name, foundation, organizational_unit_id, created_at, state,"
+            " aws_name, next_attempt_at, error_code, error_message, error_class)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'Why', 'TRANSIENT') RETURNING id",
             tenancy,
             type_,
             type_ == "Foundation",
             "ou-abcd-12345678" if type_ == "general" else None,
             START + timedelta(days=number),
+            {"Sandbox": "DELETING", "gone": "DELETED"}.get(type_, "ACTIVE"),
+            f"{type_} in AWS" if type_ == "Sandbox" else None,
+            START if type_ == "Sandbox" else None,
+            HOSTILE[1] if type_ == "Sandbox" else None,
         )
     for number, role in enumerate(("MANAGEMENT", "SECURITY", "LOGGING")):
         await _account(owner, side, number, role.title(), "Foundation", role=role)

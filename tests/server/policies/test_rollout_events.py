@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from server.accounts.service import SYSTEM
 from server.database import transaction
 from server.graphql.ids import encode
+from server.leases import change
 from server.policies import requests, service
 from server.policies.models import Policy, PolicyAttachment
 from server.policies.requests import Target
@@ -69,7 +70,7 @@ async def detached(worker_engine: AsyncEngine, policy_id: UUID, attachment_id: U
     async with transaction(worker_engine) as session:
         policy = await session.get_one(Policy, policy_id, with_for_update=True)
         attachment = await session.get_one(PolicyAttachment, attachment_id)
-        service.change(attachment, state="DETACHING")
+        change(attachment, state="DETACHING")
         await service.keep_detached(session, policy, attachment_id)
 
 

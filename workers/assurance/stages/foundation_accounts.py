@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from sqlalchemy import select
 
 from server.account_types.models import AccountType
+from server.account_types.service import wake
 from server.accounts.models import Account, AccountRole
 from server.assurance.foundation import request_foundation_accounts
 from server.assurance.models import Setup
 from server.assurance.service import wake_waiting
-from server.jobs import Job, enqueue
 from server.policies.service import wake_all
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, finding
@@ -40,11 +40,8 @@ async def apply(run: Run) -> None:
         await request_foundation_accounts(session, run.tenancy.id)
         await wake_waiting(session, run.tenancy.id)
         await wake_all(session, run.tenancy.id)
-        for account_type_id in (await session.scalars(waiting_types)).all():
-            # The first job of the type came before there was a place for its unit.
-            await enqueue(
-                session, run.tenancy.id, Job.CREATE_ORGANIZATIONAL_UNIT, account_type_id, attempt="organization"
-            )
+        # The first job of the types came before there was a place for their units.
+        await wake(session, *(await session.scalars(waiting_types)).all())
 
 
 STAGE = Stage(

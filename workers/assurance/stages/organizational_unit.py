@@ -7,7 +7,15 @@ from server.account_types.models import AccountType
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, StageStopped, cis, finding, wait
 from workers.assurance.tenancy import initializing
-from workers.assurance.units import PERMISSIONS, make_missing_units, make_unit, remember_unit
+from workers.assurance.units import (
+    PERMISSIONS,
+    declare_name,
+    forget_unit,
+    make_missing_units,
+    make_unit,
+    name_taken,
+    remember_unit,
+)
 from workers.aws.turns import organization_turn
 
 if TYPE_CHECKING:
@@ -57,14 +65,18 @@ async def _make_unit(run: Run, account_type: AccountType) -> str:
     workloads = run.tenancy.workloads_ou_id
     if account_type.foundation or workloads is None:
         raise initializing(run.tenancy)
+    async with run.write() as session:
+        name = await declare_name(session, account_type.id)
     async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
         try:
-            unit_id = await make_unit(run.engine, run.aws, run.tenancy, workloads, account_type.name)
+            unit_id = await make_unit(run.engine, run.aws, run.tenancy, workloads, name)
         except organizations.exceptions.ParentNotFoundException as error:
             await make_missing_units(run)
             raise _unit_gone("Workloads", workloads) from error
     async with run.write() as session:
-        await remember_unit(session, account_type, unit_id)
+        is_own = await remember_unit(session, run.tenancy.id, account_type.id, unit_id)
+    if not is_own:
+        raise name_taken(name)
     return unit_id
 
 
@@ -74,7 +86,7 @@ async def _forget_unit(run: Run, account_type: AccountType) -> None:
         await make_missing_units(run)
         return
     async with run.write() as session:
-        await remember_unit(session, account_type, None)
+        await forget_unit(session, account_type)
 
 
 def _unit_gone(name: str, unit_id: str) -> StageStopped:
