@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.account_types.models import AccountType
 from server.account_types.service import FOUNDATION
 from server.accounts.service import SYSTEM
-from server.policies.models import Policy, PolicyAttachment
-from server.policies.requests import Target, add_attachment, add_policy, change_policy
+from server.policies.models import Policy
+from server.policies.requests import Target, add_attachment, add_policy, attachment_to, change_policy
 from server.tenancies.models import Tenancy
 from server.tenancies.service import ROLE
 
@@ -153,12 +153,20 @@ async def keep_managed(session: AsyncSession, tenancy_id: UUID) -> None:
                 managed=True,
             )
         else:
-            await change_policy(session, SYSTEM, policy, description=managed.description, document=managed.document)
+            # One that somebody wrote before its name was Freehold's own becomes Freehold's.
+            await change_policy(
+                session,
+                SYSTEM,
+                policy,
+                name=managed.name,
+                description=managed.description,
+                document=managed.document,
+                managed=True,
+            )
         target = Target(account_type_id=foundation if managed.on_foundation else None)
         if managed.on_foundation and foundation is None:
             continue
-        attached = select(PolicyAttachment.id).where(PolicyAttachment.policy_id == policy.id)
-        if (await session.scalars(attached)).first() is None:
+        if (await session.scalars(attachment_to(policy, target))).first() is None:
             await add_attachment(session, SYSTEM, policy, target)
 
 

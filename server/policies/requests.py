@@ -148,12 +148,13 @@ async def change_policy(
     description: str | None = None,
     document: dict[str, Any] | None = None,
     diff: str | None = None,
+    managed: bool | None = None,
 ) -> bool:
     """Give a locked policy what was checked, as another version, and wake its rollout. Returns whether it differs.
 
     `diff` is that of its document and this one; without it they are compared here, on the event loop.
     """
-    given = {"name": name, "description": description, "document": document}
+    given = {"name": name, "description": description, "document": document, "managed": managed}
     changed = {field: value for field, value in given.items() if value not in (None, getattr(policy, field))}
     if not changed:
         return False
@@ -197,7 +198,7 @@ async def attach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, p
     # First, in the order in which everybody locks.
     await check_target(session, tenancy_id, target, lock=True)
     policy = await _changeable(session, tenancy_id, policy_id)
-    attachment = (await session.scalars(_on_target(policy, target))).one_or_none()
+    attachment = (await session.scalars(attachment_to(policy, target))).one_or_none()
     if attachment is None:
         on_target = (target.account_type_id, target.account_id)
         await check_quota(session, tenancy_id, QuotaCode.POLICIES_PER_TARGET, target=on_target, field=("target",))
@@ -236,7 +237,7 @@ async def detach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, p
     """Have a policy detached. Returns the id of the attachment. Raises Refused: NOT_ATTACHED, PROTECTED."""
     policy = await _policy(session, tenancy_id, policy_id)
     _refuse_managed(policy, "detached")
-    attachment = (await session.scalars(_on_target(policy, target))).one_or_none()
+    attachment = (await session.scalars(attachment_to(policy, target))).one_or_none()
     if attachment is None:
         raise refuse(
             UserErrorCode.NOT_ATTACHED, f"The policy {policy.name!r} is not attached to this target.", "target"
@@ -281,7 +282,8 @@ def _requested_by(actor: Actor) -> dict[str, Any]:
     return {"requested_by_kind": actor.kind, "requested_by_id": actor.id, "requested_by_name": actor.name}
 
 
-def _on_target(policy: Policy, target: Target) -> Select[PolicyAttachment]:
+def attachment_to(policy: Policy, target: Target) -> Select[PolicyAttachment]:
+    """The attachment of the policy to the target."""
     return select(PolicyAttachment).where(
         PolicyAttachment.policy_id == policy.id,
         PolicyAttachment.account_type_id.is_not_distinct_from(target.account_type_id),

@@ -179,7 +179,10 @@ async def _forget(session: AsyncSession, policy: Policy, attachment: PolicyAttac
 
 
 async def keep_deleted(session: AsyncSession, policy: Policy) -> None:
-    """AWS has deleted it, and so it goes; its events stay."""
+    """AWS has deleted it, and so it goes, but for its events; somebody may want it after all since the call."""
+    if policy.state is not PolicyState.DELETING:
+        await keep_missing(session, policy)
+        return
     change(policy, state=PolicyState.DELETED, lease_owner=None, lease_until=None, **NO_ERROR)
     await record_event(session, policy)
     await session.delete(policy)

@@ -5,12 +5,12 @@ import json
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from server.database import minified, transaction
 from server.errors import Refused, UserErrorCode
 from server.policies.foundation import FOUNDATION_PROTECTION, MANAGED, PROTECTION, Managed, keep_all_managed
-from server.policies.models import Policy, PolicyVersion
+from server.policies.models import Policy, PolicyAttachment, PolicyVersion
 from server.policies.requests import Target
 from server.tenancies.service import ROLE
 from tests.server.waiting import until
@@ -90,6 +90,29 @@ async def test_they_are_brought_up_to_date_when_a_worker_starts(world: World, po
     async with transaction(world.engine) as session:
         versions = select(func.count()).select_from(PolicyVersion).where(PolicyVersion.policy_id == policy_id)
         assert await session.scalar(versions) == version + 1
+
+
+async def test_one_of_the_same_name_becomes_managed_on_its_target(world: World, policies: Policies, team: UUID) -> None:
+    """Such as one from before its name was Freehold's own."""
+    policy_id = await rolled_out(world, policies, PROTECTION.name)
+    [attachment] = await policies.attachments(policy_id)
+    async with transaction(world.engine) as session:
+        await session.execute(
+            update(Policy).where(Policy.id == policy_id).values(managed=False, name=PROTECTION.name.upper())
+        )
+        moved = update(PolicyAttachment).where(PolicyAttachment.id == attachment.id)
+        await session.execute(moved.values(account_type_id=team))
+    async with transaction(world.engine) as session:
+        await keep_all_managed(session)
+    policy = await policies.get(policy_id)
+    assert (policy.managed, policy.name, policy.state) == (True, PROTECTION.name, "PENDING")
+    with pytest.raises(Refused):
+        await policies.detach(policy_id, Target())
+    await policies.roll_out(policy_id)
+    targets = {each.account_type_id: each.state for each in await policies.attachments(policy_id)}
+    assert targets[None] == "ACTIVE"
+    async with transaction(world.engine) as session:
+        await session.execute(delete(PolicyAttachment).where(PolicyAttachment.id == attachment.id))
 
 
 async def test_another_installation_finds_those_of_the_last(world: World, policies: Policies) -> None:

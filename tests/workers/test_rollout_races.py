@@ -12,9 +12,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from server.accounts.service import SYSTEM
+from server.database import transaction
 from server.leases import LeaseLost
-from server.policies.models import PolicyState
-from server.policies.requests import Target
+from server.policies.models import Policy, PolicyState
+from server.policies.requests import Target, change_policy
 from tests.workers.proxies import Fault, Held, Late, lose_answer, lose_request, refuse
 from tests.workers.rollouts import DOCUMENT, Policies
 from tests.workers.world import World
@@ -94,6 +96,26 @@ async def test_what_is_deleted_while_aws_refuses_its_change_goes(world: World, p
     assert calls == {"UpdatePolicy": 1, "DeletePolicy": 1}
     assert await policies.find(policy_id) is None
     assert await policies.in_aws(name) == []
+
+
+async def test_what_is_wanted_again_while_aws_deletes_it_is_made_anew(world: World, policies: Policies) -> None:
+    """As when a managed policy takes the place of one that is being deleted."""
+    policy_id = await policies.create()
+    await policies.roll_out(policy_id)
+    before = (await policies.get(policy_id)).aws_policy_id
+    await policies.delete(policy_id)
+
+    async def want() -> None:
+        async with transaction(world.engine) as session:
+            policy = await session.get_one(Policy, policy_id, with_for_update=True)
+            await change_policy(session, SYSTEM, policy, description="wanted")
+
+    calls = await roll_out_during(world, policies, policy_id, "DeletePolicy", None, want())
+    assert calls == {"DeletePolicy": 1, "CreatePolicy": 1}
+    assert await policies.states(policy_id) == ["ACTIVE"]
+    policy = await policies.get(policy_id)
+    assert policy.aws_policy_id != before
+    assert len(await policies.in_aws(policy.name)) == 1
 
 
 async def test_what_is_detached_while_aws_refuses_to_attach_it_is_detached(

@@ -18,7 +18,7 @@ from server.database import transaction
 from server.graphql.ids import encode
 from server.leases import change
 from server.policies import requests, service
-from server.policies.models import Policy, PolicyAttachment
+from server.policies.models import Policy, PolicyAttachment, PolicyState
 from server.policies.requests import Target
 from tests.server.fixtures import NewTenant, Owner, Tenant
 from tests.server.policies.test_mutations import DOCUMENT
@@ -76,7 +76,9 @@ async def detached(worker_engine: AsyncEngine, policy_id: UUID, attachment_id: U
 
 async def deleted(worker_engine: AsyncEngine, policy_id: UUID) -> None:
     async with transaction(worker_engine) as session:
-        await service.keep_deleted(session, await session.get_one(Policy, policy_id, with_for_update=True))
+        policy = await session.get_one(Policy, policy_id, with_for_update=True)
+        service.change(policy, state=PolicyState.DELETING)
+        await service.keep_deleted(session, policy)
 
 
 async def test_events_are_replayed_and_then_live_to_the_last(
