@@ -77,7 +77,7 @@ async def detached(worker_engine: AsyncEngine, policy_id: UUID, attachment_id: U
 async def deleted(worker_engine: AsyncEngine, policy_id: UUID) -> None:
     async with transaction(worker_engine) as session:
         policy = await session.get_one(Policy, policy_id, with_for_update=True)
-        service.change(policy, state=PolicyState.DELETING)
+        policy.state = PolicyState.DELETING
         await service.keep_deleted(session, policy)
 
 
