@@ -49,6 +49,14 @@ def resource_of(action: str) -> str | None:
     return None if _data.actions.get_action_details(service, name)["resourceTypes"] else "*"
 
 
+def resource_types(action: str) -> tuple[str, ...]:
+    """The kinds of resources that a known action is about, such as `role`; none for one that is not known."""
+    service, _, name = action.lower().partition(":")
+    if name not in actions_of(service):
+        return ()
+    return tuple(each["name"] for each in _data.actions.get_action_details(service, name)["resourceTypes"])
+
+
 def is_action(name: str) -> bool:
     """Whether AWS has an action of this full name, whatever its case."""
     service, _, action = name.lower().partition(":")

@@ -3,7 +3,7 @@
 The work on a document is CPU alone, so it is done in a thread and before a transaction begins.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -28,7 +28,8 @@ from server.quotas.service import read_documented_limit
 from server.tenancies.models import Tenancy
 from server.tenancies.service import ROLE, partition
 
-NAMED_CALLS = 3
+# Of the calls and of the reasons.
+NAMED = 3
 MOST_WARNINGS = 20
 DECLARED = "SELECT DISTINCT unnest(permissions) FROM stage_definition WHERE roles && '{MEMBER,SECURITY,LOGGING}'"
 EXEMPTION = f'"Condition": {{"ArnNotLike": {{"aws:PrincipalArn": "arn:*:iam::*:role/{ROLE}"}}}}'
@@ -143,6 +144,7 @@ async def read_ground(session: AsyncSession, tenancy_id: UUID) -> Ground:
         regions=tuple(tenancy.regions),
         partition=partition(tenancy.home_region),
         organization_id=tenancy.aws_organization_id,
+        home_region=tenancy.home_region,
     )
     return Ground(
         member_calls(permissions), caller, await read_documented_limit(session, tenancy_id, QuotaCode.POLICY_SIZE)
@@ -193,12 +195,10 @@ def parsed(document: object, size_limit: int, accepted: Collection[str]) -> Docu
 
 def warnings_of(lockout: Lockout) -> tuple[str, ...]:
     """A sentence for each statement that may deny Freehold's own calls."""
-    sentences = (
-        f"{statement} may deny Freehold's own {calls} in the accounts that it reaches: it depends on"
-        f" {' and '.join(reasons)}."
-        for (statement, reasons), calls in _by_statement(lockout.perhaps)
-    )
-    return tuple(dict.fromkeys(sentences))[:MOST_WARNINGS]
+    return tuple(
+        f"{statement} may deny Freehold's own {calls} in the accounts that it reaches: it depends on {reasons}."
+        for statement, calls, reasons in _by_statement(lockout.perhaps)
+    )[:MOST_WARNINGS]
 
 
 def _not_locked_out(lockout: Lockout, field: str) -> tuple[str, ...]:
@@ -210,22 +210,27 @@ def _not_locked_out(lockout: Lockout, field: str) -> tuple[str, ...]:
             f" role: {EXEMPTION}.",
             (field,),
         )
-        for (statement, _), calls in _by_statement(lockout.denied)
+        for statement, calls, _ in _by_statement(lockout.denied)
     ]
     if errors:
         raise Refused(*errors)
     return warnings_of(lockout)
 
 
-def _by_statement(found: Collection[AtStake]) -> Iterator[tuple[tuple[str, tuple[str, ...]], str]]:
-    """Each statement with the reasons for its doubt, and the calls that it is about."""
-    calls: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for each in found:
-        calls.setdefault((statement_of(each), each.reasons), []).append(each.action)
-    for key, actions in calls.items():
-        named = sorted(dict.fromkeys(actions))
-        more = f" and {len(named) - NAMED_CALLS} more" if len(named) > NAMED_CALLS else ""
-        yield key, f"call{'' if len(named) == 1 else 's'} {', '.join(named[:NAMED_CALLS])}{more}"
+def _by_statement(found: Collection[AtStake]) -> Iterator[tuple[str, str, str]]:
+    """Each statement, the calls that it is about, and what it depends on."""
+    statements: dict[str, list[AtStake]] = {}
+    for each in sorted(found, key=lambda each: each.index or 0):
+        statements.setdefault(statement_of(each), []).append(each)
+    for statement, all_of_it in statements.items():
+        calls = sorted({each.action for each in all_of_it})
+        reasons = dict.fromkeys(reason for each in all_of_it for reason in each.reasons)
+        yield statement, f"call{'' if len(calls) == 1 else 's'} {_first(calls, ', ')}", _first([*reasons], " and ")
+
+
+def _first(names: Sequence[str], between: str) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{between.join(names[:NAMED])}{more}"
 
 
 def _invalid(problems: Collection[Problem]) -> Refused:

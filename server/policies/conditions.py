@@ -21,6 +21,8 @@ from server.policies.work import Work
 T = TypeVar("T")
 # The reason where it matters which account it is, and that is not known.
 ACCOUNT_NUMBER = "the number of the account"
+# Ends a time that is the earliest of those that may be; no request can have it.
+AND_LATER = "\x1f"
 # For what a context says nothing of, where a key that the request does not have is None.
 UNSAID = object()
 # Without another brace in it, or many that are open would be looked through again and again.
@@ -143,6 +145,8 @@ def _fixed_and_variable(condition: Condition) -> tuple[frozenset[str], tuple[str
 
 def _compare(comparison: Comparison, value: str, wanted: str, known: Context) -> Truth:
     known.work.spend(3)
+    if value.endswith(AND_LATER):
+        return _compare_since(comparison, value.removesuffix(AND_LATER), wanted, known)
     if comparison.kind is Kind.STRING:
         return _compare_strings(comparison.relation, value, wanted, known)
     if comparison.kind is Kind.ARN:
@@ -162,6 +166,15 @@ def _read(kind: Kind, text: str, work: Work) -> object:
         return VALUES[kind].read(text)
 
     return work.once((kind, text), read)
+
+
+def _compare_since(comparison: Comparison, first: str, wanted: str, known: Context) -> Truth:
+    """Of a time that may be later than `first`: what holds then holds, what can hold later is not known."""
+    found = _compare(comparison, first, wanted, known) if comparison.kind in (Kind.DATE, Kind.NUMBER) else None
+    if found is False and comparison.relation.startswith("LessThan"):
+        return False
+    is_over = found is False and _compare(Comparison(comparison.kind, "GreaterThan"), first, wanted, known) is True
+    return True if found is True else False if is_over else Unknown(("the time",))
 
 
 def _compare_arns(value: str, wanted: str, known: Context) -> Truth:

@@ -25,6 +25,7 @@ from server.policies.conditions import (
 from server.policies.document import Document, Effect, Statement
 from server.policies.wildcards import (
     ANY_CHARACTER,
+    ANY_NAME,
     ANYTHING,
     ARN_PARTS,
     DIGITS,
@@ -97,7 +98,7 @@ class Decision:
 class Request:
     """`resource` is an ARN, `*` when the action is not about single resources, and None when it is not known.
 
-    ANYTHING and ANY_CHARACTER stand in it for what may be any.
+    ANYTHING, ANY_CHARACTER and ANY_NAME stand in it for what may be any.
     """
 
     action: str
@@ -235,7 +236,7 @@ def _is_about(pattern: str, request: Request) -> Truth:
 
 def _resource_doubts(pattern: str, request: Request, resource: str) -> Iterator[str]:
     """Why it is not known whether the pattern matches: the account, or what is in it."""
-    is_whole = ANYTHING not in resource and ANY_CHARACTER not in resource
+    is_whole = not {ANYTHING, ANY_CHARACTER, ANY_NAME} & {*resource}
     if not is_whole:
         yield f"the resource of {request.action}"
     account = pattern.split(":", ARN_PARTS - 1)[ARN_PARTS - 2 : ARN_PARTS - 1]

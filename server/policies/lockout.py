@@ -1,12 +1,14 @@
 """Which of Freehold's own calls policies would deny, asked before they are put in force."""
 
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import product
 
-from server.policies.actions import resource_of
-from server.policies.conditions import ACCOUNT_NUMBER, Context, context
+from server.policies.actions import resource_of, resource_types
+from server.policies.conditions import ACCOUNT_NUMBER, AND_LATER, Context, context
 from server.policies.document import Document, parse_document
 from server.policies.evaluation import (
     Decision,
@@ -19,11 +21,18 @@ from server.policies.evaluation import (
     evaluate,
     statements_of,
 )
+from server.policies.wildcards import ANY_NAME
 from server.policies.work import Work
 
 # Services with one endpoint, by the Region that `aws:RequestedRegion` has for it, in the partition `aws`.
 GLOBAL_SERVICES = {"account": "us-east-1", "iam": "us-east-1", "organizations": "us-east-1"}
 REGION_KEYS = frozenset({"aws:requestedregion", "ec2:region"})
+# Called in the tenancy's home Region alone; all others are called in each of its Regions.
+HOME_SERVICES = ("s3",)
+# The roles that Freehold makes in an account: those of groups by their path, and the one for AWS Support with the calls
+# that are about it too.
+GROUP_ROLES, SUPPORT_ROLE = f"role/freehold/{ANY_NAME}", "role/freehold-support"
+SUPPORT_CALLS = ("iam:AttachRolePolicy", "iam:CreateRole", "iam:ListAttachedRolePolicies")
 # Made in the management account, which no service control policy affects.
 MANAGEMENT_SERVICE = "organizations"
 # To assume the role is a call of the management account too, and to ask who one is can be denied to nobody:
@@ -43,6 +52,8 @@ class Caller:
     regions: tuple[str, ...]
     partition: str = "aws"
     organization_id: str | None = None
+    # None where it is not known which of the Regions it is.
+    home_region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +150,7 @@ def _grouped(levels: Sequence[Level], calls: Iterable[str], caller: Caller, work
         is_regional = any(depends_on(each, work) & REGION_KEYS for each in statements)
         key = (
             tuple(map(id, statements)),
-            (_resource(call, caller) or call) if any(each.resources != ("*",) for each in statements) else None,
+            _resources(call, caller, named=any(each.resources != ("*",) for each in statements)),
             (_regions(call, caller), *_region_keys(call, "", caller)) if is_regional else None,
         )
         groups.setdefault(key, _Group(found, [], is_regional)).calls.append(call)
@@ -163,15 +174,21 @@ def _lockout(groups: Collection[_Group], callers: Collection[Caller], work: Work
             for place in decision.denied_by:
                 denied[_at_stake(call, place)].update(regions)
             for doubt in decision.doubts:
-                perhaps[_at_stake(call, doubt.place, doubt.reasons)].update(regions)
-    return Lockout(_with_regions(denied), _with_regions(perhaps))
+                # Decided about another call of the group.
+                reasons = (each.replace(f"of {group.calls[0]}", f"of {call}") for each in doubt.reasons)
+                perhaps[_at_stake(call, doubt.place, tuple(reasons))].update(regions)
+    certain = {(each.action, each.index, region) for each, regions in denied.items() for region in regions}
+    for each, regions in perhaps.items():
+        perhaps[each] = {region: None for region in regions if (each.action, each.index, region) not in certain}
+    return Lockout(_with_regions(denied), _with_regions({each: found for each, found in perhaps.items() if found}))
 
 
 def _decisions(group: _Group, caller: Caller, work: Work) -> Iterator[tuple[str, Decision]]:
     """The decision about the calls of a group in each Region, or in one of them where that does not matter."""
     call = group.calls[0]
     for region in _regions(call, caller)[: None if group.is_regional else 1]:
-        yield region, evaluate(group.levels, call, _resource(call, caller), _known(call, region, caller, work))
+        for resource in _resources(call, caller, named=True):
+            yield region, evaluate(group.levels, call, resource, _known(call, region, caller, work))
 
 
 def _told_apart_by(region: str, decision: Decision) -> object:
@@ -194,13 +211,26 @@ def _with_regions(found: Mapping[AtStake, Iterable[str]]) -> tuple[AtStake, ...]
 
 def _regions(call: str, caller: Caller) -> tuple[str, ...]:
     only = GLOBAL_SERVICES.get(call.partition(":")[0])
+    if only is None and call.partition(":")[0] in HOME_SERVICES:
+        only = caller.home_region
     return (only,) if only else caller.regions
 
 
-def _resource(call: str, caller: Caller) -> str | None:
+def _resources(call: str, caller: Caller, *, named: bool) -> tuple[str | None, ...]:
+    """What the call is made for; None is anything. Without `named` that does not matter."""
+    own = f"arn:{caller.partition}:iam::{caller.account_id}:"
+    if not named:
+        return (None,)
     if call.startswith("account:"):
-        return f"arn:{caller.partition}:account::{caller.account_id}:account"
-    return resource_of(call)
+        return (f"arn:{caller.partition}:account::{caller.account_id}:account",)
+    if call == "iam:CreateServiceLinkedRole":
+        return (f"{own}role/aws-service-role/{ANY_NAME}",)
+    kinds = resource_types(call) if call.startswith("iam:") else ()
+    if "role" in kinds:
+        return tuple(f"{own}{role}" for role in (GROUP_ROLES, *([SUPPORT_ROLE] if call in SUPPORT_CALLS else ())))
+    if "instance-profile" in kinds:
+        return (f"{own}instance-profile/{ANY_NAME}",)
+    return (resource_of(call),)
 
 
 def _known(call: str, region: str, caller: Caller, work: Work) -> Context:
@@ -216,11 +246,17 @@ def _known(call: str, region: str, caller: Caller, work: Work) -> Context:
         "aws:SecureTransport": "true",
         "aws:ViaAWSService": "false",
         "aws:PrincipalIsAWSService": "false",
+        # Every session of a role has it, and Freehold has no such device.
+        "aws:MultiFactorAuthPresent": "false",
+        # What is denied from a moment on is denied then.
+        "aws:CurrentTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}{AND_LATER}",
+        "aws:EpochTime": f"{time.time():.0f}{AND_LATER}",
         **dict.fromkeys(
             (
                 "aws:CalledVia",
                 "aws:CalledViaFirst",
                 "aws:CalledViaLast",
+                "aws:MultiFactorAuthAge",
                 "aws:PrincipalServiceName",
                 "aws:PrincipalServiceNamesList",
                 "aws:SourceAccount",

@@ -12,10 +12,10 @@ from server.policies.work import Work
 
 ARN_PARTS = 6
 # Control characters, which no document and no request can have, stand for what is not known of a text: the twelve
-# digits of an account's number, each the same wherever it is; any characters, or none; one character.
+# digits of an account's number, each the same wherever it is; any characters, or none; one character; any but colons.
 SOME_ACCOUNT = "".join(map(chr, range(0x10, 0x1C)))
-ANYTHING, ANY_CHARACTER = "\x1c", "\x1d"
-NOT_KNOWN = re.compile("[\x10-\x1d]")
+ANYTHING, ANY_CHARACTER, ANY_NAME = "\x1c", "\x1d", "\x1e"
+NOT_KNOWN = re.compile("[\x10-\x1e]")
 DIGITS = "0123456789"
 # Patterns of so many places are compared about half as fast as short ones.
 LONG = 2_000
@@ -82,7 +82,9 @@ class Pattern:
         if is_known and not text.startswith(self.beginning):
             work.spend(3)
             return False
-        work.spend((3 + len(text)) * (1 + self.length // LONG) * (1 if is_known else 3))
+        work.spend(
+            (3 + len(text)) * (1 + self.length // LONG) * (1 if is_known else 3) + (0 if is_known else self.length)
+        )
         if self.matches(text):
             return True
         return None if not is_known and self._may_match(text) else False
@@ -96,6 +98,8 @@ class Pattern:
             onward, staying = self.characters.get(character, 0) | self.anything, self.stays
             if character == ANYTHING:
                 onward = 0
+            elif character == ANY_NAME:
+                onward, staying = 0, staying | self.stays_within
             elif character not in (":", ANY_CHARACTER):
                 onward |= self.anything_within
                 staying |= self.stays_within
@@ -114,6 +118,9 @@ class Pattern:
                 # From the first place on.
                 places = everywhere & ~((places & -places) - 1)
                 continue
+            if character == ANY_NAME:
+                places = self._up_to_colons(places)
+                continue
             onward, staying = self.characters.get(character, 0) | self.anything, self.stays
             if character != ":":
                 onward |= self.anything_within
@@ -128,6 +135,15 @@ class Pattern:
             if not places:
                 return False
         return bool(places >> self.length)
+
+    def _up_to_colons(self, places: int) -> int:
+        """With all places behind these that can be come to without a colon."""
+        passable = ~self.characters.get(":", 0) & ((1 << self.length) - 1)
+        reached = places
+        while places:
+            places = self._skipping((places & passable) << 1) & ~reached
+            reached |= places
+        return reached
 
     def _any_of(self, characters: str) -> int:
         found = 0

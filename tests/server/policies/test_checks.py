@@ -130,6 +130,18 @@ async def test_what_may_lock_freehold_out_is_a_warning(ask: Ask, tenant: Tenant)
     assert (await ask(ATTACH, input=input_))["attachPolicy"]["warnings"] == [warning]
 
 
+async def test_a_statement_has_one_warning_however_many_calls_it_is_about(ask: Ask) -> None:
+    of_some = deny("iam:*", Sid="Roles", Resource="arn:aws:iam::*:role/freehold/a*")
+    of_some["Statement"] += deny("ec2:*", Condition={"Bool": {"aws:x": "true"}})["Statement"]
+    roles, machines = (await create(ask, of_some))["warnings"]
+    assert roles.startswith(
+        'Statement[0] ("Roles") may deny Freehold\'s own calls iam:AttachRolePolicy, iam:CreateRole, '
+    )
+    assert " and the resource of iam:CreateRole and " in roles
+    assert roles.endswith(" more.")
+    assert machines.endswith("it depends on the value of aws:x.")
+
+
 async def test_an_older_policy_that_locks_freehold_out_is_not_attached(
     ask: Ask, worker_engine: AsyncEngine, owner: Owner, tenant: Tenant
 ) -> None:

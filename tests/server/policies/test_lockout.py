@@ -1,14 +1,21 @@
 """Which of Freehold's calls a policy would deny, before it does."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import workers.assurance.stages
+from server.policies import lockout as lockout_rules
 from server.policies.evaluation import Level
 from server.policies.lockout import FULL_ACCESS, Caller, Lockout, denied_calls, member_calls, with_full_access
 from server.tenancies.service import ROLE
 from tests.server.policies.written import allow, deny, document, level
+from workers.assurance.roles import PATH
 from workers.assurance.stages import STAGES
+from workers.assurance.stages.iam_baseline import SUPPORT_ROLE
 
 CALLER = Caller("111122223333", ROLE, ("eu-west-1", "eu-central-1"), organization_id="o-exampleorgid")
 CALLS = member_calls(permission for stage in STAGES for permission in stage.permissions)
@@ -90,15 +97,86 @@ def test_services_with_one_endpoint_are_in_its_region() -> None:
 
 def test_what_may_be_denied_is_told_with_what_it_depends_on() -> None:
     home = {"NotIpAddress": {"aws:SourceIp": "203.0.113.0/24"}}
-    role = "arn:aws:iam::*:role/Protected"
+    role = "arn:aws:iam::*:role/freehold/Protected"
     found = lockout(deny("ec2:*", home), deny(["iam:*", "s3:*"], Resource=role))
     assert found.denied == ()
     told = {each.action: each.reasons for each in found.perhaps}
     assert told["ec2:EnableEbsEncryptionByDefault"] == ("the value of aws:SourceIp",)
     assert told["iam:AttachRolePolicy"] == ("the resource of iam:AttachRolePolicy",)
+    assert told["iam:CreateRole"] == ("the resource of iam:CreateRole",)
     # Neither is about a role, or about any single resource.
     assert not {"iam:UpdateAccountPasswordPolicy", "s3:PutAccountPublicAccessBlock"} & told.keys()
     assert {each.policy for each in found.perhaps} == {"new"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "certain"),
+    [
+        ({"Resource": "arn:aws:iam::*:*"}, True),
+        ({"Resource": "arn:aws:iam::111122223333:role/freehold/*"}, True),
+        ({"NotResource": "arn:aws:iam::*:role/app-*"}, True),
+        ({"Resource": "arn:aws:iam::*:role/freehold/a*"}, None),
+        ({"NotResource": "arn:aws:iam::*:role/freehold/a*"}, None),
+        ({"Resource": "arn:aws:iam::*:role/app-*"}, False),
+        ({"NotResource": "arn:aws:iam::*:role/*"}, False),
+        ({"Resource": "arn:aws:iam::444455556666:role/*"}, False),
+    ],
+)
+def test_the_roles_of_freehold_are_the_resource_of_calls_about_them(
+    resource: dict[str, str], certain: bool | None
+) -> None:
+    statement = {"Effect": "Deny", "Action": "iam:DeleteRole", **resource}
+    found = lockout(statement)
+    assert (denied(found), len(found.perhaps)) == ({"iam:DeleteRole"} if certain else set(), int(certain is None))
+
+
+def test_the_role_for_aws_support_has_no_path() -> None:
+    found = lockout(deny(["iam:CreateRole", "iam:UpdateRole"], Resource=f"arn:aws:iam::*:role/{SUPPORT_ROLE}"))
+    assert denied(found) == {"iam:CreateRole"}
+    assert [each.action for each in found.perhaps] == []
+    both = deny(["iam:CreateRole"], Resource=["arn:aws:iam::*:role/freehold/a", f"arn:aws:iam::*:role/{SUPPORT_ROLE}"])
+    assert [each.action for each in lockout(both).perhaps] == []
+
+
+def test_where_and_on_what_freehold_works_is_as_its_stages_have_it() -> None:
+    assert lockout_rules.GROUP_ROLES.startswith(f"role{PATH}")
+    assert f"role/{SUPPORT_ROLE}" == lockout_rules.SUPPORT_ROLE
+    stages = Path(workers.assurance.stages.__file__).parent
+    used = re.findall(r'run\.member\("(\w+)"(, region)?\)', "".join(each.read_text() for each in stages.glob("*.py")))
+    regional = {service for service, region in used if region}
+    assert regional == {"ec2"}
+    at_home = {service.removesuffix("control") for service, _ in used} - regional - {"sts"}
+    assert at_home == {*lockout_rules.GLOBAL_SERVICES, *lockout_rules.HOME_SERVICES} - {"organizations"}
+
+
+def test_s3_is_called_in_the_home_region_alone() -> None:
+    caller = replace(CALLER, home_region="eu-west-1")
+    for region, calls in (("eu-west-1", set()), ("eu-central-1", {call for call in CALLS if call.startswith("s3:")})):
+        statement = deny("s3:*", {"StringNotEquals": {"aws:RequestedRegion": region}})
+        assert denied(lockout(statement, caller=caller)) == calls
+
+
+@pytest.mark.parametrize(
+    ("condition", "certain"),
+    [
+        ({"DateGreaterThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, True),
+        ({"DateGreaterThan": {"aws:CurrentTime": "2120-01-01T00:00:00Z"}}, None),
+        ({"DateLessThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, False),
+        ({"DateLessThan": {"aws:CurrentTime": "2120-01-01T00:00:00Z"}}, True),
+        ({"DateEquals": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, False),
+        ({"DateNotEquals": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, True),
+        ({"NumericGreaterThan": {"aws:EpochTime": "1577836800"}}, True),
+        ({"StringLike": {"aws:CurrentTime": "2120*"}}, None),
+        ({"Bool": {"aws:MultiFactorAuthPresent": "false"}}, True),
+        ({"BoolIfExists": {"aws:MultiFactorAuthPresent": "false"}}, True),
+        ({"NumericGreaterThan": {"aws:MultiFactorAuthAge": "3600"}}, False),
+    ],
+    ids=str,
+)
+def test_what_is_known_of_a_session(condition: dict[str, Any], certain: bool | None) -> None:
+    found = lockout(deny("*", condition))
+    assert denied(found) == (set(CALLS) if certain else set())
+    assert {each.reasons for each in found.perhaps} == ({("the time",)} if certain is None else set())
 
 
 def test_the_account_is_the_resource_of_calls_about_it() -> None:

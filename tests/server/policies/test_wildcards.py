@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from server.policies.wildcards import (
     ANY_CHARACTER,
+    ANY_NAME,
     ANYTHING,
     SOME_ACCOUNT,
     compare_arn,
@@ -153,6 +154,21 @@ def test_a_text_that_is_a_pattern_itself(pattern: str, text: str) -> None:
         for one in "ab:"
     }
     assert resource is None or of_each == {resource}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("arn:aws:iam::*:*", True),
+        ("arn:aws:iam::1:role/a/*", True),
+        ("arn:aws:iam::*:role/a/b", None),
+        ("arn:aws:iam::*:role/b", False),
+        ("arn:aws:iam::*:role/a/x:y", False),
+        ("arn:aws:iam::1:role/a/?*", None),
+    ],
+)
+def test_a_name_that_is_not_known_has_no_colon(pattern: str, expected: bool | None) -> None:
+    assert resource_matches(pattern, f"arn:aws:iam::1:role/a/{ANY_NAME}") is expected
 
 
 def test_no_pattern_takes_long() -> None:
