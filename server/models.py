@@ -4,7 +4,7 @@ from sqlalchemy.schema import SchemaItem
 
 from server.access.models import AccessGrant, AccountAccess, Group, Membership, User
 from server.account_types.models import AccountType
-from server.accounts.models import Account, Tag
+from server.accounts.models import Account, PropagatedTag, Tag
 from server.assurance.models import CreateIntent, Event, EventCounter, Setup, Stage, StageDefinition
 from server.database import Base
 from server.idempotency import IdempotencyKey
@@ -39,6 +39,7 @@ __all__ = [
     "PolicyAttachment",
     "PolicyEvent",
     "PolicyVersion",
+    "PropagatedTag",
     "Quota",
     "QuotaReading",
     "Setup",

@@ -7,6 +7,7 @@ from server.access.mutations import AccessMutation
 from server.access.queries import AccessQuery
 from server.account_types.mutations import AccountTypeMutation
 from server.account_types.queries import AccountTypeQuery
+from server.accounts.mutations import AccountMutation
 from server.accounts.queries import AccountQuery
 from server.assurance.mutations import AssuranceMutation
 from server.assurance.queries import AssuranceQuery
@@ -33,7 +34,7 @@ class Query(AssuranceQuery, AccessQuery, PolicyQuery, AccountQuery, AccountTypeQ
 
 
 @strawberry.type
-class Mutation(AssuranceMutation, AccessMutation, PolicyMutation, AccountTypeMutation, QuotaMutation):
+class Mutation(AssuranceMutation, AccessMutation, PolicyMutation, AccountMutation, AccountTypeMutation, QuotaMutation):
     pass
 
 

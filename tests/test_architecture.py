@@ -38,7 +38,7 @@ INSIDE = {
     "use": {"models"},
     "queries": {"models", "service", "types", "inputs", "preview", "preview_types"},
     "requests": {"models", "service", "diff"},
-    "mutations": {"models", "service", "grants", "removal", "requests", "types", "checks", "inputs"},
+    "mutations": {"models", "service", "governance", "grants", "removal", "requests", "types", "checks", "inputs"},
     "subscriptions": {"models", "service", "types"},
     # What a policy says, without a database.
     "problems": set(),

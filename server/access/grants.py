@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import and_, case, delete, exists, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.access.models import AccessCause, AccessGrant, AccessRole, AccessState, AccountAccess, Group
 from server.account_types.models import AccountType
 from server.account_types.service import MANAGEMENT, usable
+from server.accounts.governance import make_governance_due
 from server.accounts.models import GONE, Account
 from server.errors import Refused, UserError, UserErrorCode, refuse
-from server.jobs import Job, enqueue
 from server.tenancies.models import Tenancy
 from server.tenancies.service import partition
 
@@ -94,7 +94,7 @@ async def set_account_type_access(
     if granted:
         changed |= await _grant(session, account_type, list(granted.values()))
     if changed:
-        await _make_due(session, tenancy_id, changed)
+        await make_governance_due(session, tenancy_id, changed)
 
 
 async def join_account_type(session: AsyncSession, account: Account) -> None:
@@ -239,18 +239,6 @@ async def _grant(session: AsyncSession, account_type: AccountType, grants: Seque
         where=differs,
     ).returning(AccountAccess.account_id)
     return set(await session.scalars(written.execution_options(synchronize_session=False)))
-
-
-async def _make_due(session: AsyncSession, tenancy_id: UUID, account_ids: set[UUID]) -> None:
-    """Ask for a setup of each of the accounts that brings AWS in line; one that is not in AWS yet has its own."""
-    due = (
-        update(Account)
-        .where(Account.tenancy_id == tenancy_id, Account.id.in_(account_ids), Account.aws_account_id.is_not(None))
-        .values(governance_due_at=func.now(), updated_at=Account.updated_at)
-        .execution_options(synchronize_session=False)
-    )
-    await session.execute(due)
-    await enqueue(session, tenancy_id, Job.GOVERN_ACCOUNTS, tenancy_id, attempt=uuid4().hex)
 
 
 async def _lock_accounts(session: AsyncSession, tenancy_id: UUID, account_type_id: UUID) -> None:

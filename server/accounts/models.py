@@ -92,7 +92,7 @@ class Account(Base):
 
 
 class Tag(Base):
-    """A key and value on an account, inside Freehold only."""
+    """A key and value on an account; in AWS too where the tenancy wants that."""
 
     __tablename__ = "tag"
     __table_args__ = (
@@ -104,6 +104,17 @@ class Tag(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
     value: Mapped[str]
+
+
+class PropagatedTag(Base):
+    """The key of a tag that Freehold has given the account in AWS, or is about to, and so may take from it again."""
+
+    __tablename__ = "propagated_tag"
+    __table_args__ = (ForeignKeyConstraint(["tenancy_id", "account_id"], ["account.tenancy_id", "account.id"]),)
+
+    account_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
 
 
 class TagKey(Base):

@@ -66,7 +66,7 @@ expose(
 )
 
 
-@strawberry.type(description="A key and value on an account, inside Freehold only.")
+@strawberry.type(description="A key and value on an account, inside Freehold unless the tenancy propagates them.")
 @table(models.Tag)
 class Tag:
     key: str

@@ -17,7 +17,7 @@ from server.planner import read_payload
 
 NAME = "1 to 50 letters, digits, spaces and ASCII punctuation other than < and >; unique, whatever the case."
 ALIAS = "3 to 63 lower-case letters, digits and single hyphens; unique over all of AWS."
-TAGS = "At most 50 tags, inside Freehold only."
+TAGS = "At most 50 tags, inside Freehold unless the tenancy propagates them."
 IDEMPOTENCY_KEY = (
     "1 to 255 ASCII letters, digits and punctuation, such as a UUID: the tenancy's own name for this request, kept for"
     " 30 days from when it was served. The same key with the same input changes nothing more and returns the same"

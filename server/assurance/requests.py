@@ -13,6 +13,7 @@ from server.access.grants import forget_account, join_account_type
 from server.account_types.models import AccountType
 from server.account_types.service import usable
 from server.accounts import service as accounts
+from server.accounts.governance import hold_propagation, propagate_tags
 from server.accounts.models import Account, AccountRole
 from server.accounts.service import Actor
 from server.accounts.tags import TagValue, remove_tags, set_tags
@@ -90,11 +91,15 @@ async def update_account(
     account_type_id: UUID | None = None,
     tags: Sequence[TagValue] | None = None,
 ) -> UUID:
-    """Change what is given. A new name, alias or type begins a REASSURE setup that brings AWS in line; tags stay here.
+    """Change what is given. A new name, alias or type begins a REASSURE setup that brings AWS in line.
+
+    Tags alone wait for no setup; where the tenancy wants them in AWS, a GOVERN setup brings them there.
 
     An account that AWS does not have yet only changes here: a retry of its setup creates it as it is then.
     Raises Refused, changing nothing: SETUP_IN_PROGRESS while a setup is live, unless tags are all that changes.
     """
+    if tags is not None:
+        await hold_propagation(session, tenancy_id)
     latest = await lock_latest_setup(session, tenancy_id, account_id)
     account = await _account(session, tenancy_id, account_id)
     account_type = None if account_type_id is None else await _account_type(session, tenancy_id, account_type_id)
@@ -112,6 +117,8 @@ async def update_account(
         await begin_setup(session, account, SetupKind.REASSURE)
     elif changed:
         await record_change(session, account, latest)
+        if "tags" in changed:
+            await propagate_tags(session, account)
     return account.id
 
 
@@ -129,11 +136,13 @@ async def _change_tags(
     session: AsyncSession, tenancy_id: UUID, account_id: UUID, change: Callable[[Account], Awaitable[bool]]
 ) -> UUID:
     """Change tags and nothing else, which no setup stands in the way of; what has changed is an event."""
+    await hold_propagation(session, tenancy_id)
     latest = await lock_latest_setup(session, tenancy_id, account_id)
     account = await _account(session, tenancy_id, account_id)
     accounts.refuse_gone(account)
     if await change(account):
         await record_change(session, account, latest)
+        await propagate_tags(session, account)
     return account.id
 
 

@@ -43,6 +43,8 @@ class Tenancy(Base):
     foundation_ou_id: Mapped[str | None]
     workloads_ou_id: Mapped[str | None]
     suspended_ou_id: Mapped[str | None]
+    # Whether the tags of its accounts are in AWS too.
+    propagate_tags: Mapped[bool] = mapped_column(server_default=text("false"), default=False)
     created_at: Mapped[Now]
 
 

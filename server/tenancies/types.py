@@ -30,6 +30,9 @@ class Tenancy(Node):
     aws_organization_id: str | None = strawberry.field(description="As in AWS, `o-...`; null until it exists.")
     home_region: str = strawberry.field(description="The AWS Region in which Freehold keeps what is not per Region.")
     regions: list[str] = strawberry.field(description="The AWS Regions that every account may use and is hardened in.")
+    propagate_tags: bool = strawberry.field(
+        description="Whether the tags of accounts are brought to AWS; `updateTenancy` switches that."
+    )
     security: Annotated["Account", strawberry.lazy("server.accounts.types")] | None = to_one(
         on={"tenancy_id": "id"}, where={"role": "SECURITY"}, description="The account that holds the security services."
     )

@@ -70,7 +70,7 @@ async def test_a_grant_becomes_a_role_that_the_management_account_may_take_for_t
     await change(world, kind, Grant(made.id, ADMIN), Grant(made.id, DEVELOPER), Grant(made.id, READONLY))
     assert await states(world, reached) == dict.fromkeys(AccessRole, ("GRANTED", "PENDING"))
     setup_id = await begin(world, reached)
-    assert [*await world.stages(setup_id)] == ["withdrawn_access", "access"]
+    assert [*await world.stages(setup_id)] == ["withdrawn_access", "access", "account_tags"]
     await world.complete(setup_id)
     management = (await world.account_in_role(AccountRole.MANAGEMENT)).aws_account_id
     found = await roles(world, reached)
@@ -332,7 +332,7 @@ async def test_a_new_account_is_reached_when_its_setup_is_complete(world: World)
     await change(world, type_id, Grant(made.id, READONLY), Grant(later.id, ADMIN, apply_to_new_accounts=False))
     account_id, setup_id = await world.request("Granted before", type_id)
     assert await states(world, account_id) == {"READONLY": ("JOINED", "PENDING")}
-    assert [*await world.stages(setup_id)][-1] == "access"
+    assert [*await world.stages(setup_id)][-2:] == ["access", "account_tags"]
     await change(world, type_id, revoke=(Revocation(made.id),))
     assert await states(world, account_id) == {}
     await change(world, type_id, Grant(made.id, READONLY))
@@ -354,13 +354,13 @@ async def test_what_a_failed_setup_left_undone_follows_governance(world: World, 
     stages = await world.stages(setup_id)
     # Who lost access loses it before what had failed is tried again; who gets some gets it after that.
     assert [*stages][:2] == ["create_account", "withdrawn_access"]
-    assert [*stages][-1] == "access"
+    assert [*stages][-2:] == ["access", "account_tags"]
     assert {"ebs_encryption", "instance_metadata", "account_details"} < {*stages}
     assert {stage.status for stage in stages.values()} == {StageStatus.PENDING}
     await world.complete(setup_id)
     await change(world, kind, revoke=(Revocation(made.id),))
     setup_id = await begin(world, reached)
-    assert [*await world.stages(setup_id)] == ["withdrawn_access", "access"]
+    assert [*await world.stages(setup_id)] == ["withdrawn_access", "access", "account_tags"]
     await world.complete(setup_id)
 
 

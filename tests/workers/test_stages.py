@@ -10,6 +10,7 @@ from server.account_types.models import AccountType
 from server.accounts.models import AccountRole, AccountStatus
 from server.assurance.models import SetupStatus
 from server.database import transaction
+from tests.workers import tags
 from tests.workers.access import use_every_call
 from tests.workers.proxies import answer, lose_answer, refuse
 from tests.workers.world import BY_NAME, World, writes
@@ -27,6 +28,7 @@ INFRASTRUCTURE = {
     "assume_role",
     "access",
     "withdrawn_access",
+    "account_tags",
 }
 MEMBER_STAGES = [stage.name for stage in STAGES if stage.roles == MEMBERS]
 HARDENING = ["account_details", "iam_baseline", "s3_public_access", "ebs_encryption", "instance_metadata"]
@@ -270,5 +272,6 @@ async def test_every_permission_is_declared_and_used(world: World, hardened: UUI
             await world.assure(run, "create_account")
         await world.assure(run, "create_account")
     await use_every_call(world)
+    await tags.use_every_call(world, hardened)
     for stage in STAGES:
         assert world.used[stage.name] == set(stage.permissions) - set(stage.implied_permissions), stage.name

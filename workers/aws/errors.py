@@ -182,6 +182,16 @@ MEANINGS: Mapping[str, Meaning] = {
         "The organization has as many organizational units as AWS allows. Delete account types that are not needed, "
         "and {retry}.",
     ),
+    "MAX_TAG_LIMIT_EXCEEDED": Meaning(
+        NEEDS_PERSON,
+        "The account has as many tags in AWS as AWS allows, those of others among them. Remove some there or here, and "
+        "{retry}.",
+    ),
+    "TAG_POLICY_VIOLATION": Meaning(
+        NEEDS_PERSON,
+        "A tag policy of the organization does not allow a tag of the account. Give it another value here, and "
+        "{retry}. AWS says: {detail}",
+    ),
     "AWSOrganizationsNotInUseException": Meaning(
         NEEDS_PERSON,
         "The AWS account that the worker's credentials belong to is in no organization. Give the worker credentials "

@@ -4,6 +4,7 @@ from workers.assurance.stage import Stage
 from workers.assurance.stages import (
     access,
     account_details,
+    account_tags,
     assume_role,
     create_account,
     ebs_encryption,
@@ -37,4 +38,6 @@ STAGES: tuple[Stage, ...] = (
     instance_metadata.STAGE,
     # Last: nobody is let into an account that is not hardened.
     access.STAGE,
+    # Whatever becomes of it keeps nothing else back.
+    account_tags.STAGE,
 )
