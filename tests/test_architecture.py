@@ -62,6 +62,7 @@ INSIDE = {
         "paths",
         "problems",
         "requests",
+        "source",
         "wildcards",
         "work",
     },

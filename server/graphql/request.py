@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -26,7 +27,19 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+class DuplicateKey(ValueError):
+    """An object has a key twice: a decoder would keep the last and forget the others."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise DuplicateKey(f"An object in the body has the key {key[:LONGEST_NAME]!r} twice; give it once.")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)
 
 
 class BadRequest(Exception):
@@ -56,7 +69,7 @@ class Operation:
 
 
 def decode_json(data: bytes | str) -> Any:
-    """Decode JSON strictly; raises ValueError for whatever is no JSON, or holds text that is no Unicode."""
+    """Decode JSON strictly; raises ValueError for what is no JSON, or holds text that is no Unicode or a key twice."""
     encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     try:
         value = _DECODER.decode(encoded.decode())
@@ -80,6 +93,8 @@ def decode_operation(body: bytes) -> Operation:
     """The operation in the body of a POST; raises BadRequest."""
     try:
         message = decode_json(body)
+    except DuplicateKey as error:
+        raise BadRequest(str(error)) from None
     except ValueError:
         raise BadRequest("The body is not valid JSON.") from None
     if isinstance(message, list):

@@ -15,12 +15,13 @@ from server.database import transaction
 from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.policies.actions import check_actions
 from server.policies.diff import changed_lines
-from server.policies.document import ACTION, Document, check_size, parse_document
+from server.policies.document import ACTION, Document, Effect, check_size, parse_document
 from server.policies.lockout import AtStake, Caller, Lockout, doubted_by_account, lockout_in, lockout_of, member_calls
 from server.policies.models import Policy
 from server.policies.paths import read_numbers, read_numbers_of
 from server.policies.problems import Problem
 from server.policies.requests import Compared, Target
+from server.policies.source import located
 from server.policies.wildcards import SOME_ACCOUNT
 from server.policies.work import CHANGES, TooMuchWork, Work, away
 from server.quotas.models import QuotaCode
@@ -36,6 +37,10 @@ EXEMPTION = f'"Condition": {{"ArnNotLike": {{"aws:PrincipalArn": "arn:*:iam::*:r
 
 
 OUTDATED = "The policy's document is older than the checks of documents and breaks them; update it first."
+ALLOWS_ALONE = (
+    "The document has no Deny and restricts nothing: FullAWSAccess stays attached beside it and allows everything. Deny"
+    " what is not to be allowed, with NotAction all but what is."
+)
 TOO_MUCH = (
     "The document takes too much work to see whether it locks Freehold out: have fewer statements, conditions or"
     " values, shorter ones, or fewer wildcards and policy variables."
@@ -89,7 +94,7 @@ async def check_document(
         async with transaction(engine, tenancy_id) as session:
             numbers = await read_numbers_of(session, tenancy_id, policy_id)
         lockout = await away(CHANGES, lambda: at_stake_in(found, ground, lockout, numbers))
-    return Checked(found, _not_locked_out(lockout, "document"))
+    return Checked(found, (*_not_locked_out(lockout, "document"), *without_effect(found)))
 
 
 async def compare_document(
@@ -130,7 +135,7 @@ async def check_stored(engine: AsyncEngine, tenancy_id: UUID, policy_id: UUID, t
         async with transaction(engine, tenancy_id) as session:
             numbers = await read_numbers(session, tenancy_id, target)
         lockout = await away(CHANGES, lambda: at_stake_in(document, ground, lockout, numbers))
-    return _not_locked_out(lockout, "policyId")
+    return (*_not_locked_out(lockout, "policyId"), *without_effect(document))
 
 
 async def read_ground(session: AsyncSession, tenancy_id: UUID) -> Ground:
@@ -189,7 +194,7 @@ def parsed(document: object, size_limit: int, accepted: Collection[str]) -> Docu
     size = check_size(found, size_limit)
     problems = ((size,) if size else ()) + check_actions(found, accepted)
     if problems:
-        raise _invalid(problems)
+        raise _invalid(located(document, problems) if isinstance(document, str) else problems)
     return found
 
 
@@ -199,6 +204,14 @@ def warnings_of(lockout: Lockout) -> tuple[str, ...]:
         f"{statement} may deny Freehold's own {calls} in the accounts that it reaches: it depends on {reasons}."
         for statement, calls, reasons in _by_statement(lockout.perhaps)
     )[:MOST_WARNINGS]
+
+
+def without_effect(document: Document) -> tuple[str, ...]:
+    """A sentence about a document that restricts nothing, as AWS keeps FullAWSAccess attached beside it.
+
+    AWS Organizations User Guide, "SCP evaluation", "Strategies for using SCPs".
+    """
+    return () if any(each.effect is Effect.DENY for each in document.statements) else (ALLOWS_ALONE,)
 
 
 def _not_locked_out(lockout: Lockout, field: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from typing import Any
 from server.database import minified
 from server.policies.operators import COMPARISONS, IF_EXISTS, operator, right_value
 from server.policies.problems import Problem, ProblemCode, below, bounded, shown
-from server.policies.source import read
+from server.policies.source import located, read
 
 VERSION = "2012-10-17"
 ELEMENTS = ("Version", "Statement")
@@ -81,15 +81,16 @@ class Document:
 def parse_document(source: object, longest: int = 100_000) -> Document | tuple[Problem, ...]:
     """The document that a JSON object or its text is, or every problem that it has.
 
-    What is longer than `longest` characters, spaces included, is not looked at. Whether actions exist is not asked
-    here (`check_actions`), nor whether AWS takes a document of this size (`check_size`).
+    Of a text each problem has its line and column. What is longer than `longest` characters, spaces included, is not
+    looked at. Whether actions exist is not asked here (`check_actions`), nor whether AWS takes a document of this size
+    (`check_size`).
     """
     value = read(source, longest)
     if isinstance(value, tuple):
         return value
     problems = bounded(_document_problems(value))
     if problems:
-        return problems
+        return located(source, problems) if isinstance(source, str) else problems
     statements = (_statement(index, each) for index, (_, each) in enumerate(listed(value["Statement"], "Statement")))
     return Document(value, tuple(statements))
 

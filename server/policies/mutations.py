@@ -18,7 +18,7 @@ from server.policies.checks import Checked, check_document, check_stored, compar
 from server.policies.inputs import PolicyTargetInput, target_of
 from server.policies.types import Policy, PolicyAttachment
 
-NAME = "1 to 128 printable characters, not beginning with freehold-; unique in the tenancy, whatever the case."
+NAME = "1 to 128 printable characters, not FullAWSAccess nor freehold-...; unique in the tenancy, whatever the case."
 DESCRIPTION = "At most 512 characters."
 DOCUMENT = "The policy in the grammar of AWS, as a JSON object or as its text."
 UNKNOWN = "Actions in the document that are taken although Freehold does not know them: newer than its list of AWS's."

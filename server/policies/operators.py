@@ -13,9 +13,15 @@ from enum import StrEnum
 
 IF_EXISTS = "IfExists"
 NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
-# Years alone are dates; more digits are seconds since 1970.
-EPOCH = re.compile(r"[0-9]{5,12}(\.[0-9]{1,6})?")
-YEAR_OR_MONTH = re.compile(r"([0-9]{4})(?:-([0-9]{2}))?")
+# Seconds since 1970: those of 1973 to 2286, so that no other way to write a date is taken for them.
+EPOCH = re.compile(r"[0-9]{9,10}(\.[0-9]{1,6})?")
+# https://www.w3.org/TR/NOTE-datetime
+DATE = re.compile(
+    r"(?P<year>[0-9]{4})(-(?P<month>[0-9]{2})"
+    r"(-[0-9]{2}(?P<time>T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?(Z|[+-][0-9]{2}:[0-9]{2}))?)?)?"
+)
+# An address, and how many bits of it are the network's.
+CIDR = re.compile(r"[0-9a-fA-F.:]{2,45}(/[0-9]{1,3})?")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -99,13 +105,15 @@ def number(text: str) -> Decimal | None:
 
 
 def date(text: str) -> datetime | None:
-    """A time in one of the W3C forms of ISO 8601 or in seconds since 1970; without a zone it is in UTC."""
+    """A time in one of the W3C forms of ISO 8601 or in seconds since 1970; a day, month or year begins in UTC."""
+    form = DATE.fullmatch(text)
     try:
         if EPOCH.fullmatch(text):
             return datetime.fromtimestamp(float(text), UTC)
-        short = YEAR_OR_MONTH.fullmatch(text)
-        if short:
-            return datetime(int(short[1]), int(short[2] or 1), 1, tzinfo=UTC)
+        if form is None:
+            return None
+        if len(text) <= len("2026-01"):
+            return datetime(int(form["year"]), int(form["month"] or 1), 1, tzinfo=UTC)
         found = datetime.fromisoformat(text)
     except (ValueError, OverflowError, OSError):
         return None
@@ -118,6 +126,8 @@ def boolean(text: str) -> bool | None:
 
 def network(text: str) -> Network | None:
     """An address or a range in CIDR notation; an address is a range of one."""
+    if not CIDR.fullmatch(text):
+        return None
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:

@@ -13,7 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from server.database import transaction
 from server.errors import Refused, UserErrorCode, refuse
 from server.policies.actions import is_action, resource_of
-from server.policies.checks import OUTDATED, Ground, at_stake, at_stake_in, parsed, read_ground, statement_of
+from server.policies.checks import (
+    OUTDATED,
+    Ground,
+    at_stake,
+    at_stake_in,
+    parsed,
+    read_ground,
+    statement_of,
+    without_effect,
+)
 from server.policies.decisions import Decisions, New
 from server.policies.diff import difference
 from server.policies.document import ACTION, RESOURCE, Document, parse_document
@@ -88,6 +97,7 @@ class _Preview:
             if newest is None:
                 raise refuse(UserErrorCode.INVALID_DOCUMENT, OUTDATED, "policyId")
             self._new = newest
+        self._warnings += without_effect(self._new)
 
     def run(self, limit: int) -> PolicyPreview:
         on_target = [state for policy, state in self._paths.on_target if policy == self._asked.policy_id]

@@ -24,6 +24,8 @@ from server.quotas.service import check_quota
 NAME_LENGTH = 128
 DESCRIPTION_LENGTH = 512
 RESERVED = "freehold-"
+# AWS's own, attached to everything.
+FULL_ACCESS = "FullAWSAccess"
 # AWS Organizations User Guide, "Service control policies (SCPs)".
 UNAFFECTED = "Service control policies do not affect the management account of an organization; choose another target."
 
@@ -367,6 +369,8 @@ def _check_name(name: str) -> None:
         )
     if name.lower().startswith(RESERVED):
         raise refuse(UserErrorCode.VALIDATION, f"Names that begin with {RESERVED} are Freehold's own.", "name")
+    if name.lower() == FULL_ACCESS.lower():
+        raise refuse(UserErrorCode.VALIDATION, f"{FULL_ACCESS} is the name of a policy of AWS's own.", "name")
 
 
 def _check_description(description: str) -> None:

@@ -12,7 +12,7 @@ from server.policies.problems import Problem, ProblemCode, below, bounded, shown
 DEEPEST = 16
 NUMBER_CHARACTERS = 30
 # What a text may hold between the keys and values of valid JSON; a string may lack its end.
-TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\],]|NaN|-?Infinity|-?[0-9][0-9.eE+-]*', re.DOTALL)
+TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\],]|NaN|true|false|null|-?Infinity|-?[0-9][0-9.eE+-]*', re.DOTALL)
 COLON = re.compile(r"[ \t\r\n]*:")
 # PostgreSQL and AWS take no other.
 UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -67,27 +67,61 @@ def _refused_token(text: str) -> Problem | None:
     return None
 
 
+def located(text: str, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """The problems of a valid JSON text, each with the line and column of its place or of what is around that."""
+    wanted = {part for each in problems for part in _parts(each.path)}
+    places = {path: position for path, position in _places(text) if path in wanted}
+
+    def locate(problem: Problem) -> Problem:
+        position = next((places[part] for part in _parts(problem.path) if part in places), None)
+        if position is None or problem.line is not None:
+            return problem
+        return _at(text, position, problem.code, problem.message.removesuffix("."), problem.path)
+
+    return tuple(map(locate, problems))
+
+
+def _parts(path: str) -> Iterator[str]:
+    """The path, and those of all that is around its place."""
+    while path:
+        yield path
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+
+
+def _places(text: str) -> Iterator[tuple[str, int]]:
+    return ((_path(steps), position) for position, steps, _ in _walked(text))
+
+
 def _duplicate_keys(text: str) -> Iterator[Problem]:
     """Keys that an object of a valid JSON text has twice: a parser keeps the last and forgets the others."""
-    # Of every object and list around the token: the keys so far, none for a list, and the present key or index.
-    around: list[tuple[set[str], list[str | int]]] = []
+    for position, steps, is_repeated in _walked(text):
+        if is_repeated:
+            message = f"{shown(steps[-1])} is there twice, and only the last would count; give it once"
+            yield _at(text, position, ProblemCode.DUPLICATE_KEY, message, _path(steps))
+
+
+def _walked(text: str) -> Iterator[tuple[int, Sequence[str | int], bool]]:
+    """Each key of a valid JSON text and each value in a list: where it is, the way to it, whether it is there twice."""
+    # Of every object and list around the token: the keys so far, and the present key or index.
+    around: list[set[str]] = []
+    steps: list[str | int] = []
     for token in TOKEN.finditer(text):
         found = token[0]
-        if found in "{[":
-            around.append((set(), ["" if found == "{" else 0]))
-        elif found in "}]":
+        if found in ("}", "]"):
             around.pop()
+            steps.pop()
         elif found == ",":
-            step = around[-1][1]
-            step[0] = step[0] + 1 if isinstance(step[0], int) else ""
+            step = steps[-1]
+            steps[-1] = step + 1 if isinstance(step, int) else ""
+        elif steps and isinstance(steps[-1], int):
+            yield token.start(), steps, False
         elif found[0] == '"' and COLON.match(text, token.end()):
-            keys, step = around[-1]
-            step[0] = key = json.loads(found)
-            if key in keys:
-                message = f"{shown(key)} is there twice, and only the last would count; give it once"
-                path = _path([each[0] for _, each in around])
-                yield _at(text, token.start(), ProblemCode.DUPLICATE_KEY, message, path)
-            keys.add(key)
+            steps[-1] = key = json.loads(found)
+            yield token.start(), steps, key in around[-1]
+            around[-1].add(key)
+        if found in ("{", "["):
+            around.append(set())
+            steps.append("" if found == "{" else 0)
 
 
 def _path(steps: Sequence[str | int]) -> str:

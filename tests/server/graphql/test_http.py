@@ -110,6 +110,8 @@ async def test_what_cannot_be_executed_has_no_data(
         b'{"query": "query a { hello } query b { hello }"}',
         b'{"query": "{ hello }", "variables": {"a": NaN}}',
         b'{"query": "{ hello }", "variables": {"a": Infinity}}',
+        b'{"query": "{ hello }", "query": "{ hello }"}',
+        b'{"query": "{ hello }", "variables": {"a": [{"b": 1, "\\u0062": 2}]}}',
         b'{"query": "{ hello }", "variables": {"a": ' + b"9" * 5000 + b"}}",
         b'{"query": "{ hello }", "variables": {"a": "\\ud800"}}',
         b'\xff{"query": "{ hello }"}',

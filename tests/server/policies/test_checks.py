@@ -70,6 +70,12 @@ async def test_text_that_is_no_json_has_line_and_column(ask: Ask) -> None:
     assert (code, "(line 3, column 15)" in message) == ("INVALID_DOCUMENT", True)
 
 
+async def test_an_action_that_nobody_knows_has_line_and_column_in_a_text(ask: Ask) -> None:
+    [(_, message)] = await errors(ask, json.dumps(deny("s3:*", "s3:GetObjct"), indent=2))
+    assert message.startswith("Statement[0].Action[1]: ")
+    assert message.endswith("(line 8, column 9).")
+
+
 async def test_a_document_is_measured_without_its_spaces(ask: Ask) -> None:
     of_limit = deny("s3:DeleteBucket", Resource=[f"arn:aws:s3:::{'b' * 60}{number:03}" for number in range(120)])
     excess = 10_240 - len(json.dumps(of_limit, separators=(",", ":")))
@@ -117,7 +123,13 @@ async def test_a_policy_that_locks_freehold_out_is_refused_by_statement_and_call
 async def test_an_allow_list_locks_nobody_out_beside_full_access(ask: Ask) -> None:
     statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
     created = await create(ask, {"Version": "2012-10-17", "Statement": statement})
-    assert (created["userErrors"], created["warnings"]) == ([], [])
+    assert created["userErrors"] == []
+    [warning] = created["warnings"]
+    assert warning.startswith("The document has no Deny and restricts nothing")
+    attached = await ask(ATTACH, input={"policyId": created["policy"]["id"], "target": {"tenancy": True}})
+    assert attached["attachPolicy"]["warnings"] == [warning]
+    changed = await ask(UPDATE, input={"policyId": created["policy"]["id"], "document": deny("s3:GetObject")})
+    assert changed["updatePolicy"]["warnings"] == []
 
 
 async def test_what_may_lock_freehold_out_is_a_warning(ask: Ask, tenant: Tenant) -> None:

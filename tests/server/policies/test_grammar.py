@@ -127,6 +127,23 @@ def test_a_statement_out_of_the_grammar_is_refused(changed: dict[str, Any], expe
         ({"NumericLessThan": {"a:b": "ten"}}, ("INVALID_VALUE", "NumericLessThan.a:b")),
         ({"DateLessThan": {"a:b": "tomorrow"}}, ("INVALID_VALUE", "DateLessThan.a:b")),
         ({"NotIpAddress": {"a:b": ["10.0.0.0/8", "10.0.0.0/33"]}}, ("INVALID_VALUE", "NotIpAddress.a:b[1]")),
+        *[
+            ({"IpAddress": {"a:b": value}}, ("INVALID_VALUE", "IpAddress.a:b"))
+            for value in ("10.0.0.0/255.0.0.0", "10.0.0.0/0.0.0.255", "fe80::1%eth0", "10.0.0.0/", "1")
+        ],
+        *[
+            ({"DateEquals": {"a:b": value}}, ("INVALID_VALUE", "DateEquals.a:b"))
+            for value in (
+                "2026-W05-1",
+                "20260131",
+                "20260131T000000",
+                "2026-01-31 00:00",
+                "2026-01-31T00:00:00,5Z",
+                "2026-01-31T00:00:00",
+                "2026-13",
+                "12345",
+            )
+        ],
     ],
 )
 def test_a_condition_out_of_the_grammar_is_refused(condition: dict[str, Any], expected: tuple[str, str]) -> None:
@@ -140,6 +157,7 @@ def test_a_condition_out_of_the_grammar_is_refused(condition: dict[str, Any], ex
         {"ForAnyValue:ArnLike": {"aws:PrincipalOrgPaths": "o-1/*"}},
         {"Bool": {"aws:SecureTransport": "${aws:x}"}},
         {"DateGreaterThan": {"aws:CurrentTime": ["2026", "2026-01", "2026-01-31", "2026-01-31T10:00:00Z", 1767225600]}},
+        {"DateEquals": {"aws:CurrentTime": ["2026-01-31T10:00Z", "2026-01-31T10:00:00.5+01:00", "1767225600.5"]}},
         {"NotIpAddressIfExists": {"aws:SourceIp": ["10.0.0.1", "2001:db8::/32"]}},
         {"Null": {"aws:RequestTag/cost center": True}},
     ],
@@ -329,3 +347,26 @@ def test_whatever_comes_is_parsed_or_refused_with_reasons(value: object) -> None
     for source in (value, json.dumps(value)):
         answer = parse_document(source)
         assert isinstance(answer, Document) or answer
+
+
+def test_problems_of_a_text_have_their_line_and_column() -> None:
+    text = """{
+  "Version": "2012",
+  "Statement": [{"Effect": "Deny", "Action": ["s3:*", true,
+      "s3"], "Resource": "*"},
+    "x", {"Efect": "Deny",
+      "Resource": ["*"], "Condition": {"Bool": {"aws:MultiFactorAuthPresent": "no"}}}]
+}"""
+    located = {each.path: (each.line, each.column) for each in problems(text)}
+    assert located == {
+        "Version": (2, 3),
+        "Statement[0].Action[1]": (3, 55),
+        "Statement[0].Action[2]": (4, 7),
+        "Statement[1]": (5, 5),
+        "Statement[2].Efect": (5, 11),
+        "Statement[2].Effect": (5, 10),
+        "Statement[2].Condition.Bool.aws:MultiFactorAuthPresent": (6, 49),
+        "Statement[2].Action": (5, 10),
+    }
+    assert all(f"(line {each.line}, column {each.column})." in each.message for each in problems(text))
+    assert {each.line for each in problems(json.loads(text))} == {None}

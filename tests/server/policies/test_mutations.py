@@ -119,6 +119,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"name": "a" * 129}, "VALIDATION", "name"),
     ({"name": "tab\there"}, "VALIDATION", "name"),
     ({"name": "Freehold-mine"}, "VALIDATION", "name"),
+    ({"name": "fullAWSaccess"}, "VALIDATION", "name"),
     ({"name": "NO storage"}, "NAME_IN_USE", "name"),
     ({"description": "a" * 513}, "VALIDATION", "description"),
     ({"description": "nul\0"}, "VALIDATION", "description"),

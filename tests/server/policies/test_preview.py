@@ -363,3 +363,12 @@ async def test_in_force_is_the_version_that_aws_has(
     await done(ask, "updatePolicy", policyId=policy_id, document=deny("sqs:*"))
     await set_in_aws(owner, policy_id, "ACTIVE", **columns)
     assert await outcomes(ask, {"action": "s3:DeleteBucket"}) == expected
+
+
+async def test_a_document_that_restricts_nothing_is_told(ask: Ask) -> None:
+    document = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}}
+    found = await preview(ask, TENANCY, document=document, requests=[{"action": "s3:DeleteBucket"}])
+    [warning] = found["warnings"]
+    assert warning.startswith("The document has no Deny and restricts nothing")
+    [request] = found["requests"]
+    assert request["before"] == request["after"] == {"outcome": "ALLOWED", "reasons": []}
