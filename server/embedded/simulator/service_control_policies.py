@@ -4,7 +4,7 @@ Sources: the errors of each action in the API reference of AWS Organizations, "Q
 Organizations" and "SCP syntax" in its User Guide.
 """
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from moto.organizations.exceptions import DuplicatePolicyException, TargetNotFoundException
@@ -12,6 +12,7 @@ from moto.organizations.models import FakePolicy, OrganizationsBackend
 from moto.organizations.utils import DEFAULT_RCP_POLICY_ID, DEFAULT_SCP_POLICY_ID
 
 from server.embedded.simulator.inputs import page_start, whole_number
+from server.embedded.simulator.policy_language import is_policy
 from server.embedded.simulator.refusals import Refusal
 
 SCP = "SERVICE_CONTROL_POLICY"
@@ -20,15 +21,14 @@ DEFAULTS = (DEFAULT_SCP_POLICY_ID, DEFAULT_RCP_POLICY_ID)
 # Since May 2026; before it was half of both.
 POLICIES_PER_TARGET = whole_number("FREEHOLD_SIMULATOR_POLICIES_PER_TARGET", 10)
 POLICY_SIZE = whole_number("FREEHOLD_SIMULATOR_POLICY_SIZE", 10_240)
-VERSIONS = (None, "2008-10-17", "2012-10-17")
-STATEMENT_KEYS = frozenset(
-    {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition", "Principal", "NotPrincipal"}
-)
+# API reference of CreatePolicy.
+LONGEST = {"Name": 128, "Description": 512}
 LIST_PAGE = 20
 
 
 class ServiceControlPolicies(OrganizationsBackend):
     def create_policy(self, **arguments: Any) -> dict[str, Any]:
+        _check_lengths(arguments)
         if arguments.get("Type") == SCP:
             _check_content(arguments["Content"])
         return super().create_policy(**arguments)
@@ -37,6 +37,7 @@ class ServiceControlPolicies(OrganizationsBackend):
         policy = self.get_policy_by_id(arguments["PolicyId"])
         if policy.aws_managed:
             raise Refusal("InvalidInputException", "You can't modify an AWS managed policy.", Reason="IMMUTABLE_POLICY")
+        _check_lengths(arguments)
         name = arguments.get("Name", policy.name)
         if any(each.name == name for each in self.policies if each is not policy):
             raise DuplicatePolicyException
@@ -127,27 +128,16 @@ def _check_content(content: str) -> None:
             "You've exceeded the maximum size of a policy document.",
             Reason="POLICY_CONTENT_LIMIT_EXCEEDED",
         )
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        document = None
-    if not _is_policy(document):
+    if not is_policy(content):
         raise Refusal("MalformedPolicyDocumentException", "The provided policy document is malformed.")
 
 
-def _is_policy(document: Any) -> bool:
-    if not isinstance(document, dict) or document.keys() - {"Version", "Id", "Statement"}:
-        return False
-    statements = document.get("Statement")
-    statements = [statements] if isinstance(statements, dict) else statements
-    well_formed = isinstance(statements, list) and all(_is_statement(each) for each in statements)
-    return well_formed and document.get("Version") in VERSIONS
-
-
-def _is_statement(statement: Any) -> bool:
-    if not isinstance(statement, dict) or statement.keys() - STATEMENT_KEYS:
-        return False
-    # Whom it is about an SCP cannot say: it is about everybody in the account.
-    names_nobody = not statement.keys() & {"Principal", "NotPrincipal"}
-    one_of_each = all(("Not" + key in statement) != (key in statement) for key in ("Action", "Resource"))
-    return names_nobody and one_of_each and statement.get("Effect") in ("Allow", "Deny")
+def _check_lengths(arguments: Mapping[str, Any]) -> None:
+    # The SDK checks the shortest itself.
+    for name, longest in LONGEST.items():
+        if len(arguments.get(name) or "") > longest:
+            raise Refusal(
+                "InvalidInputException",
+                f"You provided a value for {name} that is longer than {longest} characters.",
+                Reason="MAX_LENGTH_EXCEEDED",
+            )

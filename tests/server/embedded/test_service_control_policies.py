@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from botocore.exceptions import ClientError
@@ -14,6 +15,20 @@ from tests.server.embedded.test_organizations import code
 
 SCP = "SERVICE_CONTROL_POLICY"
 STATEMENT = {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}
+WRONG_ACTIONS: tuple[object, ...] = ("nonsense", "s*:GetObject", "s3:", "s3:Get Object", 5, [], ["s3:*", None])
+WRONG_RESOURCES: tuple[object, ...] = ("bucket", "arn:aws:s3", "arn:aws:*:::bucket", "", 5, [], ["*", {}])
+WRONG_CONDITIONS: tuple[object, ...] = (
+    *("StringEquals", [], {"StringEquals": "aws:x"}, {"StringEquals": ["aws:x"]}),
+    *({"StringMatches": {"aws:x": "1"}}, {"NullIfExists": {"aws:x": "true"}}, {"ForEach:StringLike": {"aws:x": "1"}}),
+    *({"StringEquals": {"x": "1"}}, {"StringEquals": {"aws:x": []}}, {"StringEquals": {"aws:x": {}}}),
+    *({"StringEquals": {"aws:x": None}}, {"StringEquals": {"aws:x": "1", "AWS:X": "2"}}),
+    *(
+        {"IpAddress": {"aws:SourceIp": value}}
+        for value in ("nope", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "fe80::1%eth0")
+    ),
+    *({"NumericEquals": {"aws:x": "one"}}, {"Bool": {"aws:SecureTransport": "yes"}}, {"Null": {"aws:x": "no"}}),
+    {"DateLessThan": {"aws:CurrentTime": "tomorrow"}},
+)
 DOCUMENT = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
 
 
@@ -88,19 +103,65 @@ async def test_the_last_policy_stays_and_what_is_not_attached_is_not_detached(or
         "{",
         "[]",
         '{"Version":"2012-10-17"}',
-        '{"Version":"2012","Statement":[]}',
-        '{"version":"2012-10-17","Statement":[]}',
+        json.dumps({"Version": "2012", "Statement": [STATEMENT]}),
+        json.dumps({"version": "2012-10-17", "Statement": [STATEMENT]}),
         json.dumps({"Statement": [{**STATEMENT, "Effect": "deny"}]}),
         json.dumps({"Statement": [{**STATEMENT, "Principal": "*"}]}),
         json.dumps({"Statement": [{**STATEMENT, "NotAction": "s3:*"}]}),
         json.dumps({"Statement": [{**STATEMENT, "Verb": "s3:*"}]}),
         json.dumps({"Statement": {"Effect": "Deny", "Action": "s3:*"}}),
+        '{"Version":"2012-10-17","Statement":[]}',
+        json.dumps({"Statement": [STATEMENT, "Deny"]}),
+        *(json.dumps({"Statement": [{**STATEMENT, "Action": action}]}) for action in WRONG_ACTIONS),
+        *(json.dumps({"Statement": [{**STATEMENT, "Resource": resource}]}) for resource in WRONG_RESOURCES),
+        *(json.dumps({"Statement": [{**STATEMENT, "Condition": condition}]}) for condition in WRONG_CONDITIONS),
+        *(json.dumps({"Statement": [{**STATEMENT, "Sid": sid}]}) for sid in ("a b!", "a-b", "ä", 5)),
+        json.dumps({"Statement": [{**STATEMENT, "Sid": "Same"}] * 2}),
+        '{"Statement":{"Effect":"Deny","Effect":"Allow","Action":"s3:*","Resource":"*"}}',
+        '{"Statement":{"Effect":"Deny","Action":"s3:*","Resource":"*","Condition":{"NumericEquals":{"a:b":NaN}}}}',
     ],
 )
 async def test_a_malformed_document_is_refused(organizations: Any, content: str) -> None:
     with pytest.raises(ClientError) as malformed:
         await make_policy(organizations, "Malformed", content)
     assert code(malformed) == "MalformedPolicyDocumentException"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        {"Sid": "", "Action": ["s3:Get*", "ec2:?escribe*", "*"]},
+        {"Resource": ["arn:aws:s3:::bucket/*", "arn:*:iam::*:role/made/*", "arn:aws:s3:*"]},
+        {"Condition": {"ForAnyValue:StringLikeIfExists": {"aws:PrincipalTag/team name": ["a", "b"]}}},
+        {"Condition": {"IpAddress": {"aws:SourceIp": ["203.0.113.0/24", "2001:db8::/32", "203.0.113.7"]}}},
+        {"Condition": {"Null": {"aws:TokenIssueTime": True}, "NumericLessThan": {"s3:max-keys": 10}}},
+        {"Condition": {"DateGreaterThan": {"aws:CurrentTime": "2026-01-31T00:00:00Z"}}},
+    ],
+    ids=str,
+)
+async def test_what_the_language_has_is_taken(organizations: Any, statement: dict[str, Any]) -> None:
+    content = json.dumps({"Version": "2012-10-17", "Id": "any", "Statement": {**STATEMENT, **statement}})
+    policy = await make_policy(organizations, f"Taken {uuid4().hex}", content)
+    await organizations.delete_policy(PolicyId=policy)
+
+
+async def test_a_name_and_a_description_are_as_long_as_aws_allows(organizations: Any) -> None:
+    async def make(name: str, description: str) -> str:
+        made = await organizations.create_policy(Name=name, Description=description, Type=SCP, Content=DOCUMENT)
+        return str(made["Policy"]["PolicySummary"]["Id"])
+
+    policy = await make("n" * 128, "d" * 512)
+    for attempt in (
+        make("n" * 129, ""),
+        make("Described", "d" * 513),
+        organizations.update_policy(PolicyId=policy, Name="m" * 129),
+        organizations.update_policy(PolicyId=policy, Description="e" * 513),
+    ):
+        with pytest.raises(ClientError) as too_long:
+            await attempt
+        assert reason(too_long) == ("InvalidInputException", "MAX_LENGTH_EXCEEDED")
+    described = (await organizations.describe_policy(PolicyId=policy))["Policy"]["PolicySummary"]
+    assert (described["Name"], described["Description"]) == ("n" * 128, "d" * 512)
 
 
 async def test_a_document_is_as_long_as_aws_allows(organizations: Any) -> None:
