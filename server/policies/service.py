@@ -4,6 +4,7 @@ Every function works inside the caller's transaction. Locks are always taken in 
 type, policy; whoever changes an attachment holds its policy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -89,14 +90,63 @@ async def wake_attached(
     of_target = PolicyAttachment.account_type_id == account_type_id
     if account_id is not None:
         of_target = PolicyAttachment.account_id == account_id
-    attached = select(PolicyAttachment.policy_id).where(PolicyAttachment.tenancy_id == tenancy_id, of_target)
-    policies = {policy.id: policy for policy in await _locked(session, Policy.id.in_(attached))}
     anew = (AttachmentState.ACTIVE, AttachmentState.FAILED)
-    attachments = select(PolicyAttachment).where(PolicyAttachment.policy_id.in_(policies), of_target)
-    for attachment in (await session.scalars(attachments.where(PolicyAttachment.state.in_(anew)))).all():
+    await _attach_again(session, and_(PolicyAttachment.tenancy_id == tenancy_id, of_target), anew)
+
+
+async def attach_again(session: AsyncSession, tenancy_id: UUID, attachment_ids: Sequence[UUID]) -> None:
+    """Attach what was in force and somebody has detached in AWS."""
+    these = and_(PolicyAttachment.tenancy_id == tenancy_id, PolicyAttachment.id.in_(attachment_ids))
+    await _attach_again(session, these, (AttachmentState.ACTIVE,))
+
+
+async def _attach_again(session: AsyncSession, these: ColumnElement[bool], states: Sequence[AttachmentState]) -> None:
+    """Wake the policies of these attachments; those in one of the states are PENDING again."""
+    of_these = Policy.id.in_(select(PolicyAttachment.policy_id).where(these))
+    policies = {policy.id: policy for policy in await _locked(session, of_these)}
+    attachments = select(PolicyAttachment).where(
+        PolicyAttachment.policy_id.in_(policies), these, PolicyAttachment.state.in_(states)
+    )
+    for attachment in (await session.scalars(attachments)).all():
         change(attachment, state=AttachmentState.PENDING, **NO_ERROR)
         await record_event(session, policies[attachment.policy_id], attachment)
     await wake(session, *policies)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An attachment that is to be in force; `is_refused` when AWS has refused it, or the policy before it had any."""
+
+    attachment_id: UUID
+    name: str
+    aws_policy_id: str | None
+    is_refused: bool
+    is_active: bool
+
+
+async def wanted_on_type(session: AsyncSession, tenancy_id: UUID, account_type_id: UUID) -> Sequence[Wanted]:
+    """What is to be in force on an account type, by the names of the policies."""
+    rows = (
+        select(PolicyAttachment, Policy)
+        .join(Policy, Policy.id == PolicyAttachment.policy_id)
+        .where(
+            PolicyAttachment.tenancy_id == tenancy_id,
+            PolicyAttachment.account_type_id == account_type_id,
+            PolicyAttachment.state != AttachmentState.DETACHING,
+        )
+        .order_by(Policy.name)
+    )
+    return [
+        Wanted(
+            attachment.id,
+            policy.name,
+            policy.aws_policy_id,
+            attachment.state is AttachmentState.FAILED
+            or (policy.aws_policy_id is None and policy.error_class in LASTING),
+            attachment.state is AttachmentState.ACTIVE,
+        )
+        for attachment, policy in await session.execute(rows)
+    ]
 
 
 async def _locked(session: AsyncSession, which: ColumnElement[bool]) -> list[Policy]:

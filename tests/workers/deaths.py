@@ -1,12 +1,15 @@
 """Workers that die: at every place of their work, one after the other."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import product
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.workers.world import World
 from workers.lease import Lease
 
 
@@ -28,7 +31,9 @@ class Death:
 
 
 @contextmanager
-def dying(monkeypatch: pytest.MonkeyPatch, organizations: Any, death: Death, calls: Sequence[str]) -> Iterator[None]:
+def dying(
+    monkeypatch: pytest.MonkeyPatch, clients: Sequence[Any], death: Death, calls: Sequence[str]
+) -> Iterator[None]:
     """Places before and after each of these calls, and before and after every commit under a lease."""
     write = Lease.write
 
@@ -44,13 +49,44 @@ def dying(monkeypatch: pytest.MonkeyPatch, organizations: Any, death: Death, cal
         for call in calls
         for moment in ("before-call", "after-call")
     }
-    events = organizations.meta.events
     with monkeypatch.context() as patched:
         patched.setattr(Lease, "write", wrapped)
-        for name, handler in handlers.items():
-            events.register(name, handler)
+        for client, (name, handler) in product(clients, handlers.items()):
+            client.meta.events.register(name, handler)
         try:
             yield
         finally:
-            for name, handler in handlers.items():
-                events.unregister(name, handler)
+            for client, (name, handler) in product(clients, handlers.items()):
+                client.meta.events.unregister(name, handler)
+
+
+Work = Callable[[UUID], Awaitable[object]]
+
+
+async def die_everywhere(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: Sequence[str],
+    *,
+    arrange: Callable[[], Awaitable[UUID]],
+    work: Work,
+    carry_on: Work,
+    end: Work,
+) -> list[str]:
+    """For every place there is in `work`: a worker dies there, another one carries on, and `end` looks. The places."""
+    async with (
+        world.aws.client("organizations", "us-east-1") as patient,
+        world.aws.client("organizations", "us-east-1", once=True) as once,
+    ):
+        for at in range(1, 100):
+            row_id, death = await arrange(), Death(at)
+            try:
+                with dying(monkeypatch, (patient, once), death, calls):
+                    await work(row_id)
+            except Killed:
+                await carry_on(row_id)
+                await end(row_id)
+            else:
+                await end(row_id)
+                return death.passed
+    raise AssertionError("there is no end to the places")

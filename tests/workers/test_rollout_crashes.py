@@ -12,7 +12,7 @@ from server.database import transaction
 from server.policies.requests import Target
 from server.tenancies.models import OrganizationTurn
 from tests.server.waiting import until
-from tests.workers.deaths import Death, Killed, dying
+from tests.workers.deaths import die_everywhere
 from tests.workers.proxies import Held
 from tests.workers.rollouts import Policies
 from tests.workers.test_worker import worker_process
@@ -33,30 +33,22 @@ async def target(world: World, team: UUID) -> Target:
     return Target(account_type_id=team)
 
 
-Work = Callable[[UUID], Awaitable[object]]
-
-
-async def die_everywhere(
-    world: World, policies: Policies, monkeypatch: pytest.MonkeyPatch, arrange: Callable[[], Awaitable[UUID]], end: Work
+async def roll_out_dying(
+    world: World,
+    policies: Policies,
+    monkeypatch: pytest.MonkeyPatch,
+    arrange: Callable[[], Awaitable[UUID]],
+    end: Callable[[UUID], Awaitable[None]],
 ) -> list[str]:
-    """For every place there is: a worker dies there, another one carries on, and `end` looks. The places."""
-    async with world.aws.client("organizations", "us-east-1", once=True) as organizations:
-        for at in range(1, 100):
-            policy_id = await arrange()
-            death = Death(at)
-            try:
-                with dying(monkeypatch, organizations, death, CALLS):
-                    await policies.roll_out(policy_id)
-            except Killed:
-                policy = await policies.find(policy_id)
-                if policy is not None and policy.next_attempt_at is not None:
-                    await policies.make_due(policy_id)
-                    await policies.roll_out(policy_id)
-                await end(policy_id)
-            else:
-                await end(policy_id)
-                return death.passed
-    raise AssertionError("there is no end to the places")
+    async def carry_on(policy_id: UUID) -> None:
+        policy = await policies.find(policy_id)
+        if policy is not None and policy.next_attempt_at is not None:
+            await policies.make_due(policy_id)
+            await policies.roll_out(policy_id)
+
+    return await die_everywhere(
+        world, monkeypatch, CALLS, arrange=arrange, work=policies.roll_out, carry_on=carry_on, end=end
+    )
 
 
 async def test_a_policy_is_created_once_and_attached(
@@ -78,7 +70,7 @@ async def test_a_policy_is_created_once_and_attached(
         await policies.detach(policy_id, target)
         await policies.roll_out(policy_id)
 
-    places = await die_everywhere(world, policies, monkeypatch, lambda: policies.create(target), end)
+    places = await roll_out_dying(world, policies, monkeypatch, lambda: policies.create(target), end)
     assert places == [
         *("uncommitted", "committed", "before-call CreatePolicy", "after-call CreatePolicy"),
         *("uncommitted", "committed", "before-call AttachPolicy", "after-call AttachPolicy"),
@@ -104,7 +96,7 @@ async def test_a_policy_is_changed_detached_and_deleted(
         [found] = await policies.in_aws(names[policy_id])
         assert found["targets"] == []
 
-    places = await die_everywhere(world, policies, monkeypatch, changed, detached)
+    places = await roll_out_dying(world, policies, monkeypatch, changed, detached)
     assert [place for place in places if "before" in place] == ["before-call UpdatePolicy", "before-call DetachPolicy"]
 
     async def deleting() -> UUID:
@@ -119,7 +111,7 @@ async def test_a_policy_is_changed_detached_and_deleted(
         assert await policies.in_aws(names[policy_id]) == []
         assert (await policies.events(policy_id))[-1] == ("DELETED", None)
 
-    places = await die_everywhere(world, policies, monkeypatch, deleting, deleted)
+    places = await roll_out_dying(world, policies, monkeypatch, deleting, deleted)
     assert [place for place in places if "before" in place] == ["before-call DeletePolicy"]
 
 

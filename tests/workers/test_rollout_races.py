@@ -20,7 +20,7 @@ from server.policies.requests import Target, change_policy
 from tests.workers.proxies import Fault, Held, Late, lose_answer, lose_request, refuse
 from tests.workers.rollouts import DOCUMENT, Policies
 from tests.workers.world import World
-from workers.assurance.stages.policy_types import POLICY_TYPE
+from workers.assurance.protection import POLICY_TYPE
 from workers.aws.session import QUARANTINE_SECONDS
 from workers.policies.rollout import Rollouts
 

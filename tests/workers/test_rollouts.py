@@ -15,6 +15,7 @@ from server.policies.requests import Target
 from tests.workers.proxies import Held, lose_answer, lose_request, refuse
 from tests.workers.rollouts import DOCUMENT, Policies
 from tests.workers.world import World
+from workers.assurance.stage import StageStopped
 from workers.executor import Interrupted
 from workers.policies.calls import IMPLIED_PERMISSIONS, PERMISSIONS
 from workers.policies.rollout import Rollouts
@@ -124,7 +125,9 @@ async def test_a_target_that_aws_does_not_have_yet_gets_its_policies_when_it_has
     assert await policies.roll_out(policy_id) == {"AttachPolicy": 1}
     assert await policies.states(policy_id) == ["ACTIVE", "PENDING", "ACTIVE"]
     async with world.holding(setup_id) as run:
-        await world.assure(run, "organizational_unit")
+        # The account joins its type's unit, made here, when the policy is there.
+        with pytest.raises(StageStopped, match="POLICIES_PENDING"):
+            await world.assure(run, "organizational_unit")
     assert await policies.roll_out(policy_id) == {"AttachPolicy": 1}
     assert await policies.states(policy_id) == ["ACTIVE"] * 3
     # Its unit is made anew: the policy belongs on the new one.

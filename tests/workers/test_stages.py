@@ -10,9 +10,11 @@ from server.account_types.models import AccountType
 from server.accounts.models import AccountRole, AccountStatus
 from server.assurance.models import SetupStatus
 from server.database import transaction
+from server.policies.requests import Target
 from tests.workers import tags
 from tests.workers.access import use_every_call
 from tests.workers.proxies import answer, lose_answer, refuse
+from tests.workers.rollouts import Policies
 from tests.workers.world import BY_NAME, World, writes
 from workers.assurance.run import Run
 from workers.assurance.stage import MEMBERS, StageStopped
@@ -254,11 +256,18 @@ async def test_access_that_is_denied_in_a_new_account_is_waited_for(world: World
 
 
 async def test_every_permission_is_declared_and_used(world: World, hardened: UUID, team: UUID) -> None:
-    """Over a bootstrap, an account, its changes, a lost answer and access: what was called is what is declared.
+    """Over a bootstrap, an account, its changes, a move, a lost answer and access: what was called is what is declared.
 
     Tests that ran before this one have recorded most of it; what is missing is done here, so that it passes alone.
     """
-    setup_id = await world.reassure(hardened, name="Hardened, renamed twice")
+    policies, protected = Policies(world), await world.account_type("Protected")
+    await world.keep_unit(protected)
+    await policies.roll_out(await policies.create(Target(account_type_id=protected)))
+    setup_id = await world.reassure(hardened, account_type_id=protected)
+    async with world.holding(setup_id) as run:
+        await world.assure(run, "organizational_unit")
+    await world.complete(setup_id)
+    setup_id = await world.reassure(hardened, name="Hardened, renamed twice", account_type_id=team)
     await world.forget_unit(team)
     async with world.holding(setup_id) as run:
         await world.assure(run, "account_details")

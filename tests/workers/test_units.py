@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -20,7 +19,7 @@ from server.leases import StageErrorClass
 from server.policies.requests import Target
 from server.tenancies.models import OrganizationTurn
 from tests.server.waiting import until
-from tests.workers.deaths import Death, Killed, dying
+from tests.workers.deaths import die_everywhere
 from tests.workers.proxies import Held, lose_answer, refuse
 from tests.workers.rollouts import Policies
 from tests.workers.test_worker import worker_process
@@ -345,30 +344,6 @@ async def test_closed_accounts_make_room_and_strangers_are_told(world: World, ki
     assert (await get(world, kind)).state is AccountTypeState.DELETED
 
 
-Work = Callable[[UUID], Awaitable[object]]
-
-
-async def die_everywhere(
-    world: World, monkeypatch: pytest.MonkeyPatch, arrange: Callable[[], Awaitable[UUID]], end: Work
-) -> list[str]:
-    """For every place there is: a worker dies there, another one carries on, and `end` looks. The places."""
-    async with world.aws.client("organizations", "us-east-1", once=True) as organizations:
-        for at in range(1, 100):
-            type_id, death = await arrange(), Death(at)
-            try:
-                with dying(monkeypatch, organizations, death, CALLS):
-                    await world.keep_unit(type_id)
-            except Killed:
-                if (await get(world, type_id)).next_attempt_at is not None:
-                    await make_due(world, type_id)
-                    await world.keep_unit(type_id)
-                await end(type_id)
-            else:
-                await end(type_id)
-                return death.passed
-    raise AssertionError("there is no end to the places")
-
-
 async def test_a_worker_that_dies_anywhere_leaves_a_unit_to_the_next_one(
     world: World, policies: Policies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,8 +378,15 @@ async def test_a_worker_that_dies_anywhere_leaves_a_unit_to_the_next_one(
         assert await policies.states(attached[type_id]) == ["ACTIVE"]
         assert [state for _, state in await policies.events(attached[type_id])].count("DETACHED") == 1
 
+    async def carry_on(type_id: UUID) -> None:
+        if (await get(world, type_id)).next_attempt_at is not None:
+            await make_due(world, type_id)
+            await world.keep_unit(type_id)
+
     for arrange, end, call in ((new, there, CALLS[0]), (renamed, there, CALLS[1]), (removed, gone, CALLS[2])):
-        places = await die_everywhere(world, monkeypatch, arrange, end)
+        places = await die_everywhere(
+            world, monkeypatch, CALLS, arrange=arrange, work=world.keep_unit, carry_on=carry_on, end=end
+        )
         called = [f"before-call {call}", f"after-call {call}"]
         assert places == ["uncommitted", "committed", *called, "uncommitted", "committed"]
 

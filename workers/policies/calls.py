@@ -10,8 +10,8 @@ from server.database import minified
 from server.policies import service
 from server.policies.models import Policy
 from workers import steps
+from workers.assurance.protection import POLICY_TYPE
 from workers.assurance.runner import backoff
-from workers.assurance.stages.policy_types import POLICY_TYPE
 
 if TYPE_CHECKING:
     from types_aiobotocore_organizations import OrganizationsClient

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from server.account_types.models import AccountType
+from workers.assurance import protection
+from workers.assurance.protection import await_policies
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, StageStopped, cis, finding, wait
 from workers.assurance.tenancy import initializing
@@ -43,19 +45,24 @@ async def apply(run: Run) -> None:
     unit_id = account_type.organizational_unit_id or await _make_unit(run, account_type)
     async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
         try:
-            await _move(run, organizations, unit_id)
+            await _move(run, organizations, account_type, unit_id)
         except organizations.exceptions.DuplicateAccountException:
             # Somebody else has just moved it there.
             return
-        except organizations.exceptions.DestinationParentNotFoundException as error:
+        except (
+            organizations.exceptions.DestinationParentNotFoundException,
+            organizations.exceptions.TargetNotFoundException,
+        ) as error:
             await _forget_unit(run, account_type)
             raise _unit_gone(account_type.name, unit_id) from error
 
 
-async def _move(run: Run, organizations: "OrganizationsClient", unit_id: str) -> None:
+async def _move(run: Run, organizations: "OrganizationsClient", account_type: AccountType, unit_id: str) -> None:
     async with organization_turn(run.engine, run.aws, run.tenancy.id):
         parent = await _parent(run)
         if parent != unit_id:
+            # Within the turn, in which nobody detaches what was just seen.
+            await await_policies(run, organizations, account_type, unit_id)
             await organizations.move_account(
                 AccountId=run.aws_account_id, SourceParentId=parent, DestinationParentId=unit_id
             )
@@ -106,9 +113,14 @@ async def _parent(run: Run) -> str:
 STAGE = Stage(
     name="organizational_unit",
     title="Organizational unit",
-    description="Moves the account into the unit of its account type, where the type's policies bind it.",
+    description="Moves the account into the unit of its account type, once the type's policies are in force there.",
     controls=(STRUCTURED,),
-    permissions=(*PERMISSIONS, "organizations:ListParents", "organizations:MoveAccount"),
+    permissions=(
+        *PERMISSIONS,
+        "organizations:ListParents",
+        *protection.PERMISSIONS,
+        "organizations:MoveAccount",
+    ),
     check=check,
     apply=apply,
 )

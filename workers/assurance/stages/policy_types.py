@@ -1,14 +1,12 @@
 """Service control policies switched on: without it none can be attached."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from server.accounts.models import AccountRole
+from workers.assurance.protection import POLICY_TYPE
 from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, finding
 from workers.aws.turns import organization_turn
-
-POLICY_TYPE: Final = "SERVICE_CONTROL_POLICY"
 
 
 async def check(run: Run) -> Sequence[Finding]:
