@@ -25,7 +25,7 @@ from server.graphql.hub import Hub
 from server.graphql.schema import Schema
 from server.identity.service import Authenticator
 from server.loops import stop
-from server.outages import is_away
+from server.outages import Outage, cause_of, is_away
 from server.planner.reader import COMMAND_SECONDS, Reader
 from server.relay import connect, relay
 from server.roles import APP, DatabaseRefused
@@ -68,8 +68,13 @@ def create_app(settings: Settings, schema: Schema = the_schema) -> ASGIApp:
             stack.push_async_callback(stop, relaying)
             yield
 
+    no_database = Outage(logger, "This server says on /readyz that it is out of service")
+    no_redis = Outage(logger, "This server says on /readyz that it works without Valkey")
+
     async def ready(request: Request) -> Response:
-        database, redis = await asyncio.gather(_state(lambda: _ask_database(engine)), _state(lambda: _ask_redis(queue)))
+        database, redis = await asyncio.gather(
+            _state(lambda: _ask_database(engine), no_database), _state(lambda: _ask_redis(queue), no_redis)
+        )
         # Without Redis everything is answered, and jobs wait in the outbox: no reason to take a server out of service.
         return JSONResponse({"database": database, "redis": redis}, 200 if database == "ok" else 503)
 
@@ -124,21 +129,20 @@ async def _try_to_sign_in(database_url: str) -> None:
     except Exception as error:
         if not is_away(error):
             raise
-        logger.warning("PostgreSQL does not answer, and the server starts without it: %s", error)
+        logger.warning("The server starts without PostgreSQL: %s", cause_of(error))
     else:
         await connection.close()
 
 
-async def _state(ask: Callable[[], Awaitable[None]]) -> str:
+async def _state(ask: Callable[[], Awaitable[None]], outage: Outage) -> str:
     try:
         async with asyncio.timeout(READY_SECONDS):
             await ask()
-    except TimeoutError:
-        return f"no answer within {READY_SECONDS:g} s"
     except Exception as error:
         # The message may name users and hosts, and whoever asks here has shown no token.
-        logger.warning("Asked whether this server is ready: %s: %s", type(error).__name__, error)
-        return "unavailable"
+        outage.begin(error)
+        return f"no answer within {READY_SECONDS:g} s" if isinstance(error, TimeoutError) else "unavailable"
+    outage.end()
     return "ok"
 
 

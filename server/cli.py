@@ -71,7 +71,7 @@ def database_fault(error: BaseException, variable: str) -> str | None:
     """What to do about a fault on the way to PostgreSQL, whose URL is in a variable; None for any other error."""
     import asyncpg
 
-    from server.outages import explain, is_away
+    from server.outages import cause_of, is_away
 
     meanings = {
         asyncpg.UndefinedTableError: "the database has no tables, or old ones; run `freehold migrate` first",
@@ -86,7 +86,7 @@ def database_fault(error: BaseException, variable: str) -> str | None:
         cause = cause.__cause__
     if not is_away(error):
         return None
-    return f"PostgreSQL does not answer: {explain(error)}. Check {variable}, and that PostgreSQL runs."
+    return f"{cause_of(error)}. Check {variable}, and that PostgreSQL runs."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -81,6 +81,11 @@ class StageError:
     error_class: StageErrorClass
     aws_request_id: str | None = None
 
+    def __str__(self) -> str:
+        """For a line of the log."""
+        request = "" if self.aws_request_id is None else f" (AWS request {self.aws_request_id})"
+        return f"{self.code}: {self.message}{request}"
+
     @property
     def columns(self) -> dict[str, object]:
         """The values of the columns that hold it."""

@@ -68,7 +68,7 @@ def connect(url: str) -> ArqRedis:
 
 async def relay(engine: AsyncEngine, queue: ArqRedis, wake: asyncio.Event) -> None:
     """Send outbox rows to the queue until cancelled: at once when `wake` is set, and every second without it."""
-    outage = Outage(logger, "Jobs wait in the outbox")
+    outage = Outage(logger, "Workers are not woken, and look for work by themselves")
     while True:
         # Cleared before the look, so that a row committed during it is not waited for.
         wake.clear()

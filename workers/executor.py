@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.leases import LeaseLost
-from server.outages import is_away
+from server.outages import cause_of, is_away
 from workers.lease import Lease, R, Work, claim
 
 # Of the ten seconds after which a supervisor kills: to come to a good place to stop, then to give the leases back.
@@ -124,7 +124,7 @@ class Executor(Generic[R]):
             await self.offer(row_id)
         except Exception as error:
             # The sweeper offers it again.
-            logger.warning("%s %s was not claimed: %s: %s", self.work.name, row_id, type(error).__name__, error)
+            logger.warning("%s was not claimed, and is offered again: %s", self.work.label(row_id), cause_of(error))
 
     async def _work(self, lease: Lease[R]) -> None:
         try:
@@ -139,9 +139,11 @@ class Executor(Generic[R]):
         except Exception as error:
             # The lease runs out by itself, and with it the setup becomes due again.
             if is_away(error):
-                logger.warning("%s stopped for now: %s: %s", lease, type(error).__name__, error)
+                logger.warning(
+                    "%s stops for now, and goes on within seconds of the end of this: %s", lease, cause_of(error)
+                )
             else:
-                logger.exception("%s stopped for now", lease)
+                logger.exception("%s stops for now, and is tried again when its lease has run out", lease)
         finally:
             self._leases.discard(lease)
             self._free_slot()
@@ -165,4 +167,4 @@ class Executor(Generic[R]):
         except LeaseLost as lost:
             logger.info("%s", lost)
         except Exception as error:
-            logger.warning("the lease of %s runs out by itself: %s: %s", lease, type(error).__name__, error)
+            logger.warning("%s is not given back, and goes on when its lease has run out: %s", lease, cause_of(error))

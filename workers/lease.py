@@ -42,6 +42,8 @@ class Work(Generic[R]):
     """A kind of work: the rows of one table. `name` is for the log, `job` wakes a worker for a row."""
 
     name: str
+    # Of the ids under which the API shows a row.
+    prefix: str
     model: type[R]
     job: Job
     # Whether there is anything left to do about a row.
@@ -52,6 +54,10 @@ class Work(Generic[R]):
     claimed: Mapping[str, object]
     # What else has to hold of a row before it is taken up.
     in_turn: ColumnElement[bool] = field(default_factory=true)
+
+    def label(self, row_id: UUID) -> str:
+        """A row for a line of the log, by the id that the API shows."""
+        return f"{self.name} {self.prefix}_{row_id.hex}"
 
     @property
     def due(self) -> tuple[ColumnElement[bool], ...]:
@@ -76,7 +82,7 @@ class Lease(Generic[R]):
         self._engine = engine
 
     def __str__(self) -> str:
-        return f"{self.work.name} {self.row_id}"
+        return self.work.label(self.row_id)
 
     def check(self, margin: float = 0.0) -> None:
         """Raise LeaseLost unless the lease lasts `margin` seconds more."""

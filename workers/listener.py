@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 async def listen(database_url: str, wake: asyncio.Event) -> None:
     """Set `wake` at every notification, until cancelled. What is missed while disconnected the relay's tick finds."""
-    outage = Outage(logger, "Wake-ups come late")
+    outage = Outage(logger, "This worker hears of new work late")
     while True:
         try:
             await _listen_while_connected(database_url, wake, outage)

@@ -163,7 +163,7 @@ async def take_jobs(queue: ArqRedis, resources: jobs.Resources) -> None:
     """Run arq until cancelled. arq ends when Redis stays away for a second: it is started anew until Redis is back."""
     # One line for each job, and others that only repeat what is logged here.
     logging.getLogger("arq.worker").setLevel(logging.WARNING)
-    outage = Outage(logger, "No jobs are taken")
+    outage = Outage(logger, "Nothing wakes this worker, and it looks for work by itself")
 
     async def begun(ctx: dict[Any, Any]) -> None:
         outage.end()

@@ -60,13 +60,7 @@ async def read_due_quotas(engine: AsyncEngine, aws: Aws) -> None:
             refusal = explain(error, {"name": tenancy.name, "email": "", "retry": "wait for the next try"})
             if refusal is None:
                 raise
-            logger.warning(
-                "tenancy %r: its quotas were not read: %s: %s (AWS request %s)",
-                tenancy.name,
-                refusal.code,
-                refusal.message,
-                refusal.aws_request_id,
-            )
+            logger.warning("tenancy %r: its quotas were not read: %s", tenancy.name, refusal)
             continue
         async with transaction(engine) as session:
             await keep_reading(session, tenancy.id, limits)

@@ -76,6 +76,7 @@ def is_recent(now: ColumnElement[datetime]) -> ColumnElement[bool]:
 
 SETUP: Work[Setup] = Work(
     name="setup",
+    prefix="set",
     model=Setup,
     job=Job.RUN_SETUP,
     live=Setup.status.in_(LIVE),

@@ -120,7 +120,7 @@ class Steps(Generic[R]):
         attempts = step.row.attempts + 1
         if attempts >= PATIENCE.get(told.code, attempts + 1):
             told = replace(told, error_class=StageErrorClass.NEEDS_PERSON)
-        logger.warning("%s: %s: %s (AWS request %s)", step.label, told.code, told.message, told.aws_request_id)
+        logger.warning("%s: %s", step.label, told)
         is_known = not is_outcome_unknown(error)
         delay = backoff(attempts) if is_known else max(backoff(attempts), QUARANTINE)
         return Outcome(partial(step.keep_error, error=told, delay=delay), is_known)

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 async def sweep_forever(engine: AsyncEngine, *executors: Executor[Any]) -> None:
     """Sweep every `TICK_SECONDS` until cancelled; what is due goes to this worker's own executors first."""
-    outage = Outage(logger, "Nothing is swept")
+    outage = Outage(logger, "This worker cannot look for work")
     while True:
         try:
             for executor in executors:

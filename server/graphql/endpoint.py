@@ -29,6 +29,7 @@ from strawberry.types.unset import UNSET, UnsetType
 from server.context import Context, Viewer
 from server.graphql.errors import ErrorCode, describe_fault
 from server.graphql.groups import Groups
+from server.graphql.ids import encode
 from server.graphql.request import (
     BadRequest,
     Headers,
@@ -43,6 +44,7 @@ from server.graphql.response import executed_response, read_response, refusal
 from server.graphql.schema import Schema
 from server.graphql.websocket import Adapter, Connection, Handler, TokenRefused
 from server.identity.models import Role
+from server.outages import cause_of
 from server.planner.reader import Reader
 from server.planner.statement import Planned
 
@@ -154,11 +156,10 @@ class Endpoint(GraphQL[Any, None]):
         if not reader.gives_up:
             viewer = context.viewer
             logger.warning(
-                "A query with the API token %r of tenancy %s is read again, field by field: %s: %s",
+                "A query with the API token %r of tenancy %s is read again, field by field: %s",
                 viewer.token_name,
-                viewer.tenancy_id,
-                type(fault).__name__,
-                fault,
+                encode("ten", viewer.tenancy_id),
+                cause_of(fault),
             )
         return replace(context, reader=reader)
 

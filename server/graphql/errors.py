@@ -12,7 +12,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from server import errors
 from server.errors import UserErrorCode
-from server.outages import is_away
+from server.outages import Reports, is_away
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +53,13 @@ def coded(code: ErrorCode, message: str) -> GraphQLError:
 UNAVAILABLE = "The database does not answer at the moment; try again shortly."
 
 
+_REFUSED = Reports(logger, "Requests are answered with UNAVAILABLE")
+
+
 def describe_fault(fault: BaseException) -> tuple[ErrorCode, str]:
     """The code and message for an exception that nobody expected. Its details go to the log, not to the client."""
     if is_away(fault):
-        logger.warning("A request found no database: %s: %s", type(fault).__name__, fault)
+        _REFUSED.tell(fault)
         return ErrorCode.UNAVAILABLE, UNAVAILABLE
     for cause in _causes(fault):
         if isinstance(cause, asyncpg.CharacterNotInRepertoireError | asyncpg.UntranslatableCharacterError):

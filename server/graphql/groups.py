@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterat
 from typing import Any
 
 from server.graphql.feeds import BATCH, Feed
-from server.outages import is_away
+from server.outages import cause_of, is_away
 from server.planner import ListPlan
 from server.sockets import Post, text_frame
 
@@ -120,7 +120,7 @@ class Group:
                         await self._send(number, event)
         except Exception as error:
             # The ordinary executor says what is wrong and where, to each in its own stream.
-            logger.warning("Subscribers go on one by one: %s: %s", type(error).__name__, error)
+            logger.warning("Subscribers who share their events go on one by one: %s", cause_of(error))
             self._closed()
             for member in self._members.copy():
                 member.leave()

@@ -102,7 +102,7 @@ class Hub:
         return sum(len(readers) for readers in self._subscriptions.values())
 
     async def _run(self) -> None:
-        outage = Outage(logger, "Live updates are late, no notifications come from PostgreSQL")
+        outage = Outage(logger, "Live updates stop, or come seconds late")
         while True:
             try:
                 await self._listen(outage)

@@ -181,11 +181,11 @@ async def test_the_worker_outlives_redis(world: World, team: UUID, heard: Heard)
         await world.until(before, DONE)
         await gate.shut()
         _, during = await world.request("During the outage", team)
-        await heard("No jobs are taken", "Jobs wait in the outbox")
+        await heard("Nothing wakes this worker", "Workers are not woken")
         await gate.open()
         await world.until(during, DONE)
         await gate.shut()
-    assert sum("No jobs are taken: over" not in line for line in heard.lines if "No jobs are taken" in line) <= 2
+    assert sum(": over" not in line for line in heard.lines if "Nothing wakes this worker" in line) <= 2
 
 
 async def test_the_worker_outlives_postgresql(world: World, team: UUID, heard: Heard) -> None:
@@ -199,7 +199,7 @@ async def test_the_worker_outlives_postgresql(world: World, team: UUID, heard: H
             await held.reached.wait()
         await gate.shut()
         held.release()
-        await heard("Nothing is swept", "stopped for now")
+        await heard("This worker cannot look for work", "stops for now")
         await gate.open()
         await world.make_due(setup_id)
         await world.until(setup_id, DONE)

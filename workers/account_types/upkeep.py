@@ -21,6 +21,7 @@ from workers.steps import Step, Steps
 
 UNIT: Final[Work[AccountType]] = Work(
     name="account type",
+    prefix="typ",
     model=AccountType,
     job=Job.KEEP_ORGANIZATIONAL_UNIT,
     live=AccountType.next_attempt_at.is_not(None),

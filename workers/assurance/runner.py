@@ -98,7 +98,7 @@ class Runner:
         async with lease.write() as (session, setup):
             finished = await complete_stage(session, setup, row.position)
         if finished:
-            logger.info("account %s: setup %s is complete", run.label, lease.row_id)
+            logger.info("account %s: %s is complete", run.label, lease)
         return True
 
     def _stage(self, name: str) -> Stage:
@@ -136,13 +136,11 @@ class Runner:
                 await fail_stage(session, setup, row.position, error)
         logger.log(
             logging.INFO if waits else logging.WARNING,
-            "account %s: stage %s %s: %s: %s (AWS request %s)",
+            "account %s: stage %s %s: %s",
             run.label,
             row.name,
             "waits" if waits else "failed",
-            error.code,
-            error.message,
-            error.aws_request_id,
+            error,
         )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.database import transaction
+from server.outages import cause_of
 from server.tenancies.models import OrganizationTurn
 from workers.aws.session import Aws
 
@@ -89,8 +90,7 @@ async def _leave(engine: AsyncEngine, tenancy_id: UUID, holder: UUID) -> None:
                 await session.execute(over.execution_options(synchronize_session=False))
     except Exception as error:
         logger.warning(
-            "the turn at the organization of tenancy %s runs out by itself: %s: %s",
-            tenancy_id,
-            type(error).__name__,
-            error,
+            "the turn at the organization of tenancy ten_%s is not given up, and runs out by itself: %s",
+            tenancy_id.hex,
+            cause_of(error),
         )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 POLICY: Final[Work[Policy]] = Work(
     name="policy",
+    prefix="pol",
     model=Policy,
     job=Job.ROLL_OUT_POLICY,
     live=Policy.next_attempt_at.is_not(None),
