@@ -95,6 +95,11 @@ def test_the_commands_of_its_header_are_complete() -> None:
         sub.commands[words[0]].make_context(words[0], words[1:])
 
 
+def client_of_the_readme() -> str:
+    (program,) = re.findall(r"```python\n(.*?)```", (FILE.parent / "README.md").read_text(), re.DOTALL)
+    return str(program)
+
+
 @dataclass
 class Parts:
     """Runs what compose.yaml runs, on this machine.
@@ -130,6 +135,12 @@ class Parts:
             found = [re.sub(rf"(?<!\w){before}\b", after, word) for word in found]
         return found
 
+    def check(self, name: str) -> list[str]:
+        """The health check of a service, if it has one."""
+        kind, *words = self.services[name].get("healthcheck", {"test": ["CMD"]})["test"]
+        assert kind == "CMD"
+        return self.here(words) if words else []
+
     @asynccontextmanager
     async def running(self, name: str) -> AsyncIterator[None]:
         """A service that is healthy, for as long as the block runs."""
@@ -137,12 +148,10 @@ class Parts:
             *self.here(self.services[name]["command"]), env=self.environment(name)
         )
         try:
-            test: list[str] = self.services[name]["healthcheck"]["test"]
-            assert test[0] == "CMD"
 
             async def healthy() -> bool:
                 assert process.returncode is None, f"{name} ended with {process.returncode}"
-                return (await self.run(name, self.here(test[1:])))[0] == 0
+                return (await self.run(name, self.check(name)))[0] == 0
 
             await until(healthy, within=READY_SECONDS)
             yield
@@ -158,7 +167,8 @@ class Parts:
             *words,
             env=self.environment(name),
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            # What a health check says of what is not ready yet is nobody's to read.
+            stderr=asyncio.subprocess.DEVNULL if words == self.check(name) else None,
         )
         out, _ = await process.communicate()
         return process.returncode, out.decode()
@@ -177,6 +187,10 @@ async def test_what_it_runs_works_together(compose: dict[str, Any], empty: Setti
         accounts = (await api.ask("{ accounts { nodes { id } } }"))["accounts"]["nodes"]
         await asyncio.gather(*(api.events(account["id"]) for account in accounts))
         assert await api.ask("{ tenancy { name state } }") == {"tenancy": {"name": "local", "state": "ACTIVE"}}
+        program, address = client_of_the_readme(), f"ws://{NEIGHBOUR}:{parts.server_port}/graphql"
+        words = [sys.executable, "-c", program, address, printed[1][1].strip(), accounts[0]["id"]]
+        code, out = await parts.run("cli", words)
+        assert (code, out.splitlines()[-1].split()[1]) == (0, "COMPLETED")
 
 
 def test_every_part_of_ours_is_run(compose: dict[str, Any]) -> None:
