@@ -139,9 +139,7 @@ class Executor(Generic[R]):
         except Exception as error:
             # The lease runs out by itself, and with it the setup becomes due again.
             if is_away(error):
-                logger.warning(
-                    "%s stops for now, and goes on within seconds of the end of this: %s", lease, cause_of(error)
-                )
+                logger.warning("%s stops for now, and goes on when the database is back: %s", lease, cause_of(error))
             else:
                 logger.exception("%s stops for now, and is tried again when its lease has run out", lease)
         finally:

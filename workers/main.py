@@ -4,9 +4,10 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
+from functools import wraps
+from typing import Any, TypeAlias, cast
 
 from arq.connections import ArqRedis
 from arq.typing import WorkerCoroutine
@@ -20,7 +21,7 @@ from server.errors import FreeholdError
 from server.jobs import Job
 from server.logs import configure_logging
 from server.loops import stop
-from server.outages import Outage, is_away
+from server.outages import Outage, Reports, is_away
 from server.policies.foundation import keep_all_managed
 from server.relay import connect, decode_job, encode_job, relay
 from server.roles import WORKER, DatabaseRefused, worker_name
@@ -57,7 +58,10 @@ FUNCTIONS = {
 CONCURRENT_ROLLOUTS = 10
 CONCURRENT_UNITS = 10
 
+JobFunction: TypeAlias = Callable[[dict[str, Any], str], Awaitable[None]]
+
 logger = logging.getLogger(__name__)
+_WAKE_UPS = Reports(logger, "Wake-ups do nothing, and the worker looks for work by itself")
 
 
 def run(settings: Settings) -> None:
@@ -170,7 +174,9 @@ async def take_jobs(queue: ArqRedis, resources: jobs.Resources) -> None:
 
     while True:
         worker = Worker(
-            functions=[func(cast("WorkerCoroutine", each), name=name) for name, each in FUNCTIONS.items()],
+            functions=[
+                func(cast("WorkerCoroutine", left_to_the_sweeper(each)), name=name) for name, each in FUNCTIONS.items()
+            ],
             redis_pool=queue,
             ctx={"resources": resources},
             on_startup=begun,
@@ -190,6 +196,21 @@ async def take_jobs(queue: ArqRedis, resources: jobs.Resources) -> None:
             await asyncio.sleep(outage.begin(error))
         finally:
             await _finish_jobs(worker)
+
+
+def left_to_the_sweeper(job: JobFunction) -> JobFunction:
+    """The job, which ends where PostgreSQL is away: what it was to wake is then found without it."""
+
+    @wraps(job)
+    async def left(ctx: dict[str, Any], argument: str) -> None:
+        try:
+            await job(ctx, argument)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            _WAKE_UPS.tell(error)
+
+    return left
 
 
 async def _finish_jobs(worker: Worker) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -17,6 +17,8 @@ from server.accounts.models import AccountStatus
 from server.assurance.models import SetupStatus, StageStatus
 from server.config import Settings
 from server.errors import ConfigurationError
+from server.jobs import Job
+from server.relay import connect
 from tests.workers.proxies import Gate, Held, refuse
 from tests.workers.world import World
 from workers.main import working
@@ -186,6 +188,22 @@ async def test_the_worker_outlives_redis(world: World, team: UUID, heard: Heard)
         await world.until(during, DONE)
         await gate.shut()
     assert sum(": over" not in line for line in heard.lines if "Nothing wakes this worker" in line) <= 2
+
+
+async def test_a_wake_up_that_finds_no_database_is_left_to_the_sweeper(world: World, team: UUID, heard: Heard) -> None:
+    gate = Gate(world.settings.require("worker_database_url"))
+    await gate.open()
+    queue = connect(world.settings.require("redis_url"))
+    async with working(replace(world.settings, worker_database_url=gate.url)):
+        await gate.shut()
+        for _ in range(3):
+            await queue.enqueue_job(Job.RUN_SETUP, str(uuid4()))
+        await heard("Wake-ups do nothing, and the worker looks for work by itself: PostgreSQL does not answer")
+        await gate.open()
+    await gate.shut()
+    await queue.aclose()
+    assert sum("Wake-ups do nothing" in line for line in heard.lines) == 1
+    assert not any("Traceback" in line for line in heard.lines)
 
 
 async def test_the_worker_outlives_postgresql(world: World, team: UUID, heard: Heard) -> None:
