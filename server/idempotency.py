@@ -2,7 +2,8 @@
 
     return await once(session, tenancy_id, key, Request("createAccount", {...}), IdempotencyKey.account_id, work)
 
-A key is the tenancy's, whichever mutation it was used for. It is written in the transaction that does the work, so a
+A key is the tenancy's, whichever mutation it was used for; those of the items of batches are apart, for each mutation
+that takes them. It is written in the transaction that does the work, so a
 request that was refused leaves none. It is kept for `KEPT`, and after that as good as new.
 """
 
@@ -27,6 +28,7 @@ KEPT = timedelta(days=30)
 KEY_LENGTH = 255
 KEY = re.compile(r"[!-~]+")
 FIELD = "idempotencyKey"
+ITEM_FIELD = "key"
 BATCH = 200
 
 
@@ -59,6 +61,17 @@ class Request:
 
     mutation: str
     input: Mapping[str, Any]
+    # Whether it is an item of a batch.
+    is_item: bool = False
+
+    def kept_under(self, key: str) -> str:
+        """What the key is called in the table: no key that somebody sends has a space."""
+        return f"{self.mutation} {key}" if self.is_item else key
+
+    @property
+    def field(self) -> str:
+        """The field of the input that has the key."""
+        return ITEM_FIELD if self.is_item else FIELD
 
     @property
     def digest(self) -> bytes:
@@ -82,7 +95,8 @@ async def once(
     """
     if key is None:
         return await work()
-    _check(key)
+    _check(key, request.field)
+    key = request.kept_under(key)
     mine = and_(IdempotencyKey.tenancy_id == tenancy_id, IdempotencyKey.key == key)
     if not await _take(session, tenancy_id, key, request):
         mutation, digest, made_at, made = (
@@ -137,20 +151,20 @@ async def _take(session: AsyncSession, tenancy_id: UUID, key: str, request: Requ
     return (await session.execute(written)).first() is not None
 
 
-def _check(key: str) -> None:
+def _check(key: str, field: str) -> None:
     if not key:
-        raise refuse(UserErrorCode.VALIDATION, "The idempotency key is empty; leave it out, or send a UUID.", FIELD)
+        raise refuse(UserErrorCode.VALIDATION, "The idempotency key is empty; leave it out, or send a UUID.", field)
     if len(key) > KEY_LENGTH:
         raise refuse(
             UserErrorCode.VALIDATION,
             f"The idempotency key has {len(key)} characters; at most {KEY_LENGTH} are allowed.",
-            FIELD,
+            field,
         )
     if not KEY.fullmatch(key):
         raise refuse(
             UserErrorCode.VALIDATION,
             "An idempotency key may hold ASCII letters, digits and punctuation, without spaces; a UUID serves well.",
-            FIELD,
+            field,
         )
 
 
@@ -159,5 +173,5 @@ def _conflict(mutation: str, made_at: datetime, request: Request) -> Exception:
     return refuse(
         UserErrorCode.IDEMPOTENCY_CONFLICT,
         f"This idempotency key was used {used} at {made_at:%Y-%m-%d %H:%M:%S} UTC; a new request needs a new key.",
-        FIELD,
+        request.field,
     )

@@ -9,6 +9,7 @@ from server.account_types.mutations import AccountTypeMutation
 from server.account_types.queries import AccountTypeQuery
 from server.accounts.mutations import AccountMutation
 from server.accounts.queries import AccountQuery
+from server.assurance.batches import BatchMutation
 from server.assurance.mutations import AssuranceMutation
 from server.assurance.queries import AssuranceQuery
 from server.assurance.subscriptions import AssuranceSubscription
@@ -34,7 +35,15 @@ class Query(AssuranceQuery, AccessQuery, PolicyQuery, AccountQuery, AccountTypeQ
 
 
 @strawberry.type
-class Mutation(AssuranceMutation, AccessMutation, PolicyMutation, AccountMutation, AccountTypeMutation, QuotaMutation):
+class Mutation(
+    AssuranceMutation,
+    BatchMutation,
+    AccessMutation,
+    PolicyMutation,
+    AccountMutation,
+    AccountTypeMutation,
+    QuotaMutation,
+):
     pass
 
 

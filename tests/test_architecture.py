@@ -39,6 +39,7 @@ INSIDE = {
     "queries": {"models", "service", "types", "inputs", "preview", "preview_types"},
     "requests": {"models", "service", "diff"},
     "mutations": {"models", "service", "governance", "grants", "removal", "requests", "types", "checks", "inputs"},
+    "batches": {"mutations", "requests"},
     "subscriptions": {"models", "service", "types"},
     # What a policy says, without a database.
     "problems": set(),

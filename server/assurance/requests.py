@@ -52,10 +52,12 @@ async def create_account(
     tags: Sequence[TagValue] = (),
     email: str | None = None,
     idempotency_key: str | None = None,
+    is_item: bool = False,
 ) -> UUID:
     """Add an account and begin its setup, which creates it in AWS. Returns its id; raises Refused, changing nothing.
 
-    Under a key that has served the same request before it returns the account of then, and changes nothing.
+    Under a key that has served the same request before it returns the account of then, and changes nothing. The keys of
+    the items of a batch are apart from those of single requests.
     """
 
     async def create() -> UUID:
@@ -76,7 +78,7 @@ async def create_account(
         "email": email,
         "tags": sorted([tag.key, tag.value] for tag in tags),
     }
-    request = Request("createAccount", asked)
+    request = Request("createAccounts" if is_item else "createAccount", asked, is_item)
     return await once(session, tenancy_id, idempotency_key, request, IdempotencyKey.account_id, create)
 
 
@@ -120,6 +122,21 @@ async def update_account(
         if "tags" in changed:
             await propagate_tags(session, account)
     return account.id
+
+
+async def move_account(
+    session: AsyncSession, tenancy_id: UUID, account_id: UUID, account_type_id: UUID, key: str
+) -> UUID:
+    """Move an account to another type, as an item of a batch with a key; to the one that it is of changes nothing.
+
+    Raises Refused as `update_account` does.
+    """
+
+    async def move() -> UUID:
+        return await update_account(session, tenancy_id, account_id, account_type_id=account_type_id)
+
+    request = Request("moveAccounts", {"accountId": account_id, "accountTypeId": account_type_id}, is_item=True)
+    return await once(session, tenancy_id, key, request, IdempotencyKey.account_id, move)
 
 
 async def set_account_tags(session: AsyncSession, tenancy_id: UUID, account_id: UUID, tags: Sequence[TagValue]) -> UUID:

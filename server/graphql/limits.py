@@ -47,6 +47,8 @@ from server.planner.arguments import DEFAULT_PAGE, LARGEST_PAGE
 MAX_TOKENS = 3000
 # What a list without pages, such as the tags of an account, and a batch of a subscription's events count for.
 NOMINAL_LIST = 10
+# In the metadata of a field: how many its list may have, where that is more.
+MOST = "most"
 MOST_ERRORS = 20
 # What a field of introspection counts for: it answers for all types at once.
 INTROSPECTION = 100
@@ -211,7 +213,10 @@ class _Walk:
         if get_named_type(definition.type).name.endswith("Connection"):
             return self._page(node)
         is_listed = is_list_type(get_nullable_type(definition.type))
-        return NOMINAL_LIST if is_listed and parent is not None and not parent.name.endswith("Connection") else 1
+        if not is_listed or parent is None or parent.name.endswith("Connection"):
+            return 1
+        declared = definition.extensions.get("strawberry-definition")
+        return NOMINAL_LIST if declared is None else int(declared.metadata.get(MOST, NOMINAL_LIST))
 
     def _page(self, node: FieldNode) -> int:
         """The most rows a connection field can return."""

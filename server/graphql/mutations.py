@@ -140,10 +140,15 @@ class MutationEdge(Edge):
         try:
             return await super().resolve_async(next_, source, info, **kwargs)
         except IntegrityError as error:
-            lost_race = self.races.get(violated_constraint(error) or "")
-            if lost_race is None:
-                raise
-            return self._refused(lost_race)
+            return self._refused(lost_race(error, self.races))
+
+
+def lost_race(error: IntegrityError, races: Races) -> errors.UserError:
+    """What the violation of a constraint means to the user; raises the error again when it is none of the races."""
+    found = races.get(violated_constraint(error) or "")
+    if found is None:
+        raise error
+    return found
 
 
 def violated_constraint(error: IntegrityError) -> str | None:

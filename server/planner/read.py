@@ -5,7 +5,7 @@ mapping, one statement each, and every other field is found in its parent's dict
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -48,6 +48,41 @@ async def read_payload(info: strawberry.Info[Any, Any], payload: Callable[..., T
     compiler, statement = _payload_statement(raw, ids)
     objects = await _fetch(raw.context, compiler, statement)
     return payload(**{name: ByKey(objects[name]) if name in objects else None for name in ids}, user_errors=[])
+
+
+async def read_each(
+    info: strawberry.Info[Any, Any],
+    path: tuple[str, str],
+    keys: Sequence[UUID],
+    elements: Callable[[Mapping[UUID, Any]], list[Any]],
+) -> Any:
+    """The value of a payload's list; `path` is its Python name and that of the field of its elements that is read.
+
+    `elements` makes the list from the values of that field, by the keys of their rows. They are read in one statement.
+    """
+    raw = info._raw_info
+    compiler, selected = _begin(raw)
+    query = compiler.along(selected, path, lambda found: _by_id(compiler, found, keys))
+    lists = await _fetch(raw.context, compiler, _statement(compiler, query))
+    # A list that is selected twice may differ in what is below it.
+    return ByKey({name: elements(_by_row(keys, fields)) for name, fields in lists.items()})
+
+
+def _by_row(keys: Sequence[UUID], fields: Mapping[str, Mapping[str, object]]) -> dict[UUID, ByKey]:
+    return {key: ByKey({name: objects.get(str(key)) for name, objects in fields.items()}) for key in keys}
+
+
+def _by_id(compiler: Compiler, selected: Selected, keys: Sequence[UUID]) -> str:
+    """The query of an object that has the rows with these ids, each under its own."""
+    row, joins = compiler.scan(selected.target), list[str]()
+    json = compiler.body(selected.target, selected, row, joins)
+    wanted = compiler.placeholders.use(compiler.placeholders.given([list(keys)]), 0, "uuid[]")
+    rows = compiler.source(row, [f"{row.column('id')} = any({wanted})"], joins)
+    members = "string_agg('\"' || element.k || '\":' || element.j, ',')"
+    return (
+        f"select '{{' || coalesce({members}, '') || '}}' as j"
+        f" from (select {row.column('id')}::text as k, {json} as j {rows}) element"
+    )
 
 
 async def read_list(
@@ -138,9 +173,21 @@ def check_payload(info: strawberry.Info[Any, Any]) -> None:
     """
     raw = info._raw_info
     compiler, selected = _begin(raw)
-    children = compiler.children(selected.target, selected)
-    read = [each for each in children if each.python_name and source_or_none(get_named_type(each.field.type))]
-    _payload_statement(raw, {str(each.python_name): UUID(int=0) for each in read})
+    read: dict[str, UUID | None] = {}
+    for child in compiler.children(selected.target, selected):
+        named = get_named_type(child.field.type)
+        if child.python_name and source_or_none(named):
+            read[child.python_name] = UUID(int=0)
+        elif child.python_name and is_object_type(named):
+            _check_elements(compiler, child)
+    _payload_statement(raw, read)
+
+
+def _check_elements(compiler: Compiler, selected: Selected) -> None:
+    """The same for the elements of a payload's list."""
+    for child in compiler.children(selected.target, selected):
+        if child.python_name and source_or_none(get_named_type(child.field.type)):
+            _statement(compiler, _by_id(compiler, child, [UUID(int=0)]))
 
 
 def _payload_statement(raw: GraphQLResolveInfo[Any], ids: Mapping[str, UUID | None]) -> tuple[Compiler, Statement]:

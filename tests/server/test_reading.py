@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import httpx
 import pytest
+from graphql import get_named_type
 
 from server.config import Settings
 from server.graphql.ids import encode
@@ -255,11 +256,16 @@ async def test_text_that_postgresql_cannot_hold_in_a_mutation(
     server: httpx.AsyncClient, tenant: Tenant, mutation: str, path: tuple[str, ...]
 ) -> None:
     assert schema._schema.mutation_type is not None
-    definition = schema._schema.mutation_type.fields[mutation].args["input"]
-    query = f"mutation($input: {definition.type}) {{ {mutation}(input: $input) {{ userErrors {{ code field }} }} }}"
+    field = schema._schema.mutation_type.fields[mutation]
+    definition, shown = field.args["input"], "userErrors { code field }"
+    # A batch tells what is wrong with each of its items there.
+    if "results" in get_named_type(field.type).fields:
+        shown += f" results {{ {shown} }}"
+    query = f"mutation($input: {definition.type}) {{ {mutation}(input: $input) {{ {shown} }} }}"
     for text in ("a\0b", "\0"):
         response = await post(server, tenant, query, variables={"input": nested(definition, path, text)})
         assert "errors" not in response.json()
-        errors = response.json()["data"][mutation]["userErrors"]
+        payload = response.json()["data"][mutation]
+        errors = [error for each in (payload, *payload.get("results", ())) for error in each["userErrors"]]
         assert {error["code"] for error in errors} <= {"VALIDATION", "NOT_FOUND", "INVALID_DOCUMENT"}
         assert errors
