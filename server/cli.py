@@ -197,7 +197,7 @@ def schema() -> None:
 def iam_policy() -> None:
     """Print the IAM policy that holds what Freehold calls in AWS, and nothing more."""
     stages = importlib.import_module("workers.assurance.stages").STAGES
-    others = ("account_types.calls", "policies.calls", "quotas")
+    others = ("account_types.calls", "policies.calls", "policies.comparison", "quotas")
     of_others = [importlib.import_module(f"workers.{each}").PERMISSIONS for each in others]
     actions = sorted({*chain(*of_others), *(permission for stage in stages for permission in stage.permissions)})
     statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}

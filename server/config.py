@@ -127,6 +127,13 @@ class Settings:
         default=50,
         metadata=option(whole_number(1, 500), "how many setups one worker process works on side by side"),
     )
+    drift_minutes: int = field(
+        default=15,
+        metadata=option(
+            whole_number(0, 1440),
+            "how often, in minutes, policies are compared with AWS; 0 for never unless somebody asks",
+        ),
+    )
     log_level: LogLevel = field(
         default=LogLevel.INFO, metadata=option(choice(LogLevel), "DEBUG, INFO, WARNING or ERROR")
     )

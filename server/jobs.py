@@ -25,6 +25,7 @@ class Job(StrEnum):
     KEEP_ORGANIZATIONAL_UNIT = "keep_organizational_unit"
     ROLL_OUT_POLICY = "roll_out_policy"
     GOVERN_ACCOUNTS = "govern_accounts"
+    COMPARE_POLICIES = "compare_policies"
 
 
 class Outbox(Base):

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.account_types.models import AccountType
 from server.assurance.models import Setup
-from server.policies.models import Policy
+from server.policies.models import Policy, PolicyComparison
 from workers.aws.session import Aws
 from workers.executor import Executor
 from workers.governance import begin_due_setups
@@ -23,6 +23,7 @@ class Resources:
     executor: Executor[Setup]
     rollouts: Executor[Policy]
     units: Executor[AccountType]
+    comparisons: Executor[PolicyComparison]
 
 
 async def run_setup(ctx: dict[str, Any], setup_id: str) -> None:
@@ -35,6 +36,12 @@ async def roll_out_policy(ctx: dict[str, Any], policy_id: str) -> None:
     """Claim the policy, if it is to be had, and hand it to its executor; returns at once."""
     resources: Resources = ctx["resources"]
     await resources.rollouts.offer(UUID(policy_id))
+
+
+async def compare_policies(ctx: dict[str, Any], comparison_id: str) -> None:
+    """Claim the comparison, if it is to be had, and hand it to its executor; returns at once."""
+    resources: Resources = ctx["resources"]
+    await resources.comparisons.offer(UUID(comparison_id))
 
 
 async def keep_organizational_unit(ctx: dict[str, Any], account_type_id: str) -> None:

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from functools import wraps
 from typing import Any, TypeAlias, cast
 
@@ -22,6 +23,7 @@ from server.jobs import Job
 from server.logs import configure_logging
 from server.loops import stop
 from server.outages import Outage, Reports, is_away
+from server.policies.comparison import schedule_comparisons
 from server.policies.foundation import keep_all_managed
 from server.relay import connect, decode_job, encode_job, relay
 from server.roles import WORKER, DatabaseRefused, worker_name
@@ -35,6 +37,7 @@ from workers.catalogue import declare_stages
 from workers.executor import Executor
 from workers.listener import listen
 from workers.memory import trim_forever
+from workers.policies.comparison import COMPARISON, Comparisons
 from workers.policies.rollout import POLICY, Rollouts
 from workers.quotas import read_quotas_forever
 from workers.setups import SETUP
@@ -53,10 +56,13 @@ FUNCTIONS = {
     Job.KEEP_ORGANIZATIONAL_UNIT: jobs.keep_organizational_unit,
     Job.ROLL_OUT_POLICY: jobs.roll_out_policy,
     Job.GOVERN_ACCOUNTS: jobs.govern_accounts,
+    Job.COMPARE_POLICIES: jobs.compare_policies,
 }
 # Apart from setups, so that no rollout waits behind fifty of them; AWS takes one change at a time anyway.
 CONCURRENT_ROLLOUTS = 10
 CONCURRENT_UNITS = 10
+# One after the other, so that the calls of all together keep their distance.
+CONCURRENT_COMPARISONS = 1
 
 JobFunction: TypeAlias = Callable[[dict[str, Any], str], Awaitable[None]]
 
@@ -106,12 +112,15 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
     queue = connect(settings.require("redis_url"))
     try:
         async with Aws(settings) as aws:
-            await _declare(engine, stages)
+            every = timedelta(minutes=settings.drift_minutes) if settings.drift_minutes else None
+            await _declare(engine, stages, every)
             await aws.warm_up()
             executor = Executor(engine, SETUP, settings.concurrent_setups, Runner(engine, aws, stages).run)
             rollouts = Executor(engine, POLICY, CONCURRENT_ROLLOUTS, Rollouts(engine, aws).run)
             units = Executor(engine, UNIT, CONCURRENT_UNITS, Units(engine, aws).run)
-            resources = jobs.Resources(engine, aws, executor, rollouts, units)
+            comparisons = Executor(engine, COMPARISON, CONCURRENT_COMPARISONS, Comparisons(engine, aws, every).run)
+            executors: tuple[Executor[Any], ...] = (executor, rollouts, units, comparisons)
+            resources = jobs.Resources(engine, aws, executor, rollouts, units, comparisons)
             wake = asyncio.Event()
             loops = [
                 asyncio.create_task(each)
@@ -119,7 +128,7 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
                     take_jobs(queue, resources),
                     relay(engine, queue, wake),
                     listen(database_url, wake),
-                    sweep_forever(engine, executor, rollouts, units),
+                    sweep_forever(engine, *executors),
                     read_quotas_forever(engine, aws),
                     trim_forever(),
                 )
@@ -128,11 +137,10 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
                 yield resources
             finally:
                 # First the source of new work, then the work; the relay still sends what is given back.
-                executor.wind_down()
-                rollouts.wind_down()
-                units.wind_down()
+                for each in executors:
+                    each.wind_down()
                 await stop(loops[0])
-                await asyncio.gather(executor.close(), rollouts.close(), units.close())
+                await asyncio.gather(*(each.close() for each in executors))
                 wake.set()
                 for loop in loops[1:]:
                     await stop(loop)
@@ -141,14 +149,18 @@ async def working(settings: Settings, stages: Sequence[Stage] = STAGES) -> Async
         await engine.dispose()
 
 
-async def _declare(engine: AsyncEngine, stages: Sequence[Stage]) -> None:
-    """Write stages and managed policies down when PostgreSQL is there; raises FreeholdError when its tables are not."""
+async def _declare(engine: AsyncEngine, stages: Sequence[Stage], every: timedelta | None) -> None:
+    """Write down the stages, the managed policies and when policies are compared, as soon as PostgreSQL is there.
+
+    Raises FreeholdError when its tables are not.
+    """
     outage = Outage(logger, "The worker waits for PostgreSQL")
     while True:
         try:
             await declare_stages(engine, stages)
             async with transaction(engine) as session:
                 await keep_all_managed(session)
+                await schedule_comparisons(session, every)
         except ProgrammingError as error:
             raise FreeholdError("the database has no tables, or old ones; run `freehold migrate` first") from error
         except DatabaseRefused:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeAlias
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from server.leases import LeaseLost, R, StageErrorClass, wait_for_call
+from server.leases import LeaseLost, R, StageError, StageErrorClass, wait_for_call
 from server.tenancies.models import Tenancy
 from workers.assurance.runner import PATIENCE, backoff, internal, is_database_away
 from workers.assurance.stage import StageStopped
@@ -111,19 +111,25 @@ class Steps(Generic[R]):
 
     def _stopped(self, step: Step[R], error: Exception) -> Outcome[R]:
         """What is to be written about the error; raises it again when nothing can or need be."""
-        if isinstance(error, LeaseLost) or is_database_away(error):
-            raise error
-        told = error.error if isinstance(error, StageStopped) else explain(error, step.facts)
-        if told is None:
-            logger.error("%s: this error was met", step.label, exc_info=error)
-            told = internal(error)
         attempts = step.row.attempts + 1
-        if attempts >= PATIENCE.get(told.code, attempts + 1):
-            told = replace(told, error_class=StageErrorClass.NEEDS_PERSON)
+        told = understood(error, step.facts, attempts, step.label)
         logger.warning("%s: %s", step.label, told)
         is_known = not is_outcome_unknown(error)
         delay = backoff(attempts) if is_known else max(backoff(attempts), QUARANTINE)
         return Outcome(partial(step.keep_error, error=told, delay=delay), is_known)
+
+
+def understood(error: Exception, facts: Mapping[str, str], attempts: int, label: str) -> StageError:
+    """What is to be written about the error, the `attempts`-th in a row; raises it again if nothing can or need be."""
+    if isinstance(error, LeaseLost) or is_database_away(error):
+        raise error
+    told = error.error if isinstance(error, StageStopped) else explain(error, facts)
+    if told is None:
+        logger.error("%s: this error was met", label, exc_info=error)
+        told = internal(error)
+    if attempts >= PATIENCE.get(told.code, attempts + 1):
+        told = replace(told, error_class=StageErrorClass.NEEDS_PERSON)
+    return told
 
 
 def _only_reads(action: str) -> bool:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.account_types.models import AccountType
 from server.account_types.service import FOUNDATION
 from server.accounts.service import SYSTEM
+from server.policies.comparison import ensure_comparison
 from server.policies.models import Policy
 from server.policies.requests import Target, add_attachment, add_policy, attachment_to, change_policy
 from server.tenancies.models import Tenancy
@@ -133,7 +134,11 @@ MANAGED = (PROTECTION, FOUNDATION_PROTECTION)
 
 
 async def keep_managed(session: AsyncSession, tenancy_id: UUID) -> None:
-    """Give the tenancy its managed policies, each as it is now and on its target. What is so already is left alone."""
+    """Give the tenancy its managed policies, each as it is now and on its target. What is so already is left alone.
+
+    From then on its policies are compared with AWS.
+    """
+    await ensure_comparison(session, tenancy_id)
     foundation = await session.scalar(
         select(AccountType.id).where(
             AccountType.tenancy_id == tenancy_id, AccountType.foundation.is_(True), AccountType.name == FOUNDATION

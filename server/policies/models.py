@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from server.accounts.models import ActorKind
 from server.database import Base, EnumText, MinifiedJson, NewId, Now, is_object, one_of
-from server.leases import Recurring, Refusable, StageErrorClass
+from server.leases import Leased, Recurring, Refusable, StageErrorClass
 
 
 class PolicyState(StrEnum):
@@ -171,6 +171,75 @@ class EffectivePolicy(Base):
     level: Mapped[int]
     state: Mapped[AttachmentState] = mapped_column(EnumText(AttachmentState))
     attached_at: Mapped[datetime]
+
+
+class DriftKind(StrEnum):
+    """What somebody has done in AWS, without Freehold."""
+
+    DOCUMENT_CHANGED = "DOCUMENT_CHANGED"
+    POLICY_MISSING = "POLICY_MISSING"
+    DETACHED = "DETACHED"
+    ATTACHED_ELSEWHERE = "ATTACHED_ELSEWHERE"
+
+
+class PolicyDrift(Base):
+    """What AWS has otherwise than it is on record, as the last comparison found it."""
+
+    __tablename__ = "policy_drift"
+    __table_args__ = (
+        one_of("kind", DriftKind),
+        is_object("document"),
+        CheckConstraint("num_nonnulls(account_type_id, account_id, target_tenancy_id) <= 1", name="target"),
+        # Nothing that goes is kept back by what was found about it.
+        ForeignKeyConstraint(["tenancy_id", "policy_id"], ["policy.tenancy_id", "policy.id"], ondelete="CASCADE"),
+        ForeignKeyConstraint(
+            ["tenancy_id", "account_type_id"], ["account_type.tenancy_id", "account_type.id"], ondelete="CASCADE"
+        ),
+        ForeignKeyConstraint(["tenancy_id", "account_id"], ["account.tenancy_id", "account.id"], ondelete="CASCADE"),
+        Index("ix_policy_drift_tenancy_id_found_at", "tenancy_id", "found_at"),
+        Index("ix_policy_drift_account_type_id", "account_type_id"),
+        Index("ix_policy_drift_account_id", "account_id"),
+    )
+
+    policy_id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[DriftKind] = mapped_column(EnumText(DriftKind), primary_key=True)
+    # Empty for what is about the policy itself.
+    aws_target_id: Mapped[str] = mapped_column(server_default=text("''"), default="", primary_key=True)
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"))
+    # The target as Freehold knows it: one of these, or none.
+    account_type_id: Mapped[UUID | None]
+    account_id: Mapped[UUID | None]
+    target_tenancy_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenancy.id"))
+    found_at: Mapped[Now]
+    # A sentence about it.
+    detail: Mapped[str]
+    # What AWS has, of a policy that was changed there.
+    name: Mapped[str | None]
+    description: Mapped[str | None]
+    document: Mapped[dict[str, Any] | None] = mapped_column(MinifiedJson())
+    # Somebody has asked for AWS to be made as it is on record.
+    mending: Mapped[bool] = mapped_column(server_default=text("false"), default=False)
+
+
+class PolicyComparison(Leased, Base):
+    """The comparisons of a tenancy's policies with AWS: when the next one is due, and how far one has come."""
+
+    __tablename__ = "policy_comparison"
+
+    # The tenancy's own, of which there is one: it tells in a line of the log which it is.
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenancy_id: Mapped[UUID] = mapped_column(ForeignKey("tenancy.id"), unique=True)
+    # Null where nothing is scheduled and nobody has asked.
+    next_attempt_at: Mapped[datetime | None]
+    # How often in a row it has stopped at an error that passes.
+    attempts: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    # When somebody asked for one that has not begun since.
+    requested_at: Mapped[datetime | None]
+    # When the one under way began, and the last policy that it is done with.
+    started_at: Mapped[datetime | None]
+    after_policy_id: Mapped[UUID | None]
+    # When the last one that came to its end began.
+    checked_at: Mapped[datetime | None]
 
 
 class PolicyEvent(Base):

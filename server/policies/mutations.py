@@ -1,5 +1,6 @@
 """Mutations of policies and of what they are attached to."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +16,11 @@ from server.identity.models import Role
 from server.planner import read_payload
 from server.policies import requests
 from server.policies.checks import Checked, check_document, check_stored, compare_document
+from server.policies.comparison import request_comparison
 from server.policies.inputs import PolicyTargetInput, target_of
+from server.policies.mending import mend_drift
 from server.policies.types import Policy, PolicyAttachment
+from server.tenancies.types import Tenancy
 
 NAME = "1 to 128 printable characters, not FullAWSAccess nor freehold-...; unique in the tenancy, whatever the case."
 DESCRIPTION = "At most 512 characters."
@@ -71,6 +75,19 @@ class RetryPolicyRolloutInput:
     policy_id: strawberry.ID
 
 
+@strawberry.input
+class CheckPolicyDriftInput:
+    if_older_than_seconds: int | None = strawberry.field(
+        default=None,
+        description="A comparison that began no longer ago than this is enough. Absent: there is another one anyway.",
+    )
+
+
+@strawberry.input
+class MendPolicyDriftInput:
+    policy_id: strawberry.ID
+
+
 @strawberry.type
 class CreatePolicyPayload:
     policy: Policy | None
@@ -108,6 +125,22 @@ class DetachPolicyPayload:
 
 @strawberry.type
 class RetryPolicyRolloutPayload:
+    policy: Policy | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class CheckPolicyDriftPayload:
+    tenancy: Tenancy | None
+    user_errors: list[UserError]
+    awaited: datetime | None = strawberry.field(
+        default_factory=lambda: None,
+        description="AWS has been compared when `policiesCheckedAt` is this moment or a later one.",
+    )
+
+
+@strawberry.type
+class MendPolicyDriftPayload:
     policy: Policy | None
     user_errors: list[UserError]
 
@@ -196,6 +229,28 @@ class PolicyMutation:
         policy_id = node_id(input.policy_id, "pol", "policyId")
         await mutate(info, lambda session: requests.retry_rollout(session, actor(viewer), viewer.tenancy_id, policy_id))
         return await read_payload(info, RetryPolicyRolloutPayload, policy=policy_id)
+
+    @mutation(Role.ADMIN, description="Compare all policies with AWS now, without waiting for the next comparison.")
+    async def check_policy_drift(
+        self, info: Info[Context, None], input: CheckPolicyDriftInput
+    ) -> CheckPolicyDriftPayload:
+        tenancy_id = info.context.viewer.tenancy_id
+        awaited = await mutate(
+            info, lambda session: request_comparison(session, tenancy_id, input.if_older_than_seconds)
+        )
+        payload = await read_payload(info, CheckPolicyDriftPayload, tenancy=tenancy_id)
+        payload.awaited = awaited
+        return payload
+
+    @mutation(
+        Role.ADMIN,
+        description="Make AWS as a policy is on record, where somebody has made it otherwise; follow `policyRollout`.",
+    )
+    async def mend_policy_drift(self, info: Info[Context, None], input: MendPolicyDriftInput) -> MendPolicyDriftPayload:
+        viewer = info.context.viewer
+        policy_id = node_id(input.policy_id, "pol", "policyId")
+        await mutate(info, lambda session: mend_drift(session, actor(viewer), viewer.tenancy_id, policy_id))
+        return await read_payload(info, MendPolicyDriftPayload, policy=policy_id)
 
 
 async def _update(

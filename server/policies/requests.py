@@ -16,16 +16,11 @@ from server.errors import Refused, UserError, UserErrorCode, refuse
 from server.leases import NO_ERROR, change
 from server.policies.diff import changed_lines
 from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState, PolicyVersion
+from server.policies.names import check_description, check_name
 from server.policies.service import record_event, wake
 from server.quotas.models import QuotaCode
 from server.quotas.service import check_quota
 
-# AWS, API reference of CreatePolicy; the names are kept to what can be read in a list.
-NAME_LENGTH = 128
-DESCRIPTION_LENGTH = 512
-RESERVED = "freehold-"
-# AWS's own, attached to everything.
-FULL_ACCESS = "FullAWSAccess"
 # AWS Organizations User Guide, "Service control policies (SCPs)".
 UNAFFECTED = "Service control policies do not affect the management account of an organization; choose another target."
 
@@ -65,8 +60,8 @@ async def create_policy(
 
     Raises Refused: VALIDATION, NAME_IN_USE, QUOTA_EXCEEDED.
     """
-    _check_name(name)
-    _check_description(description)
+    check_name(name)
+    check_description(description)
     await _check_free(session, tenancy_id, name)
     await check_quota(session, tenancy_id, QuotaCode.POLICIES)
     policy = await add_policy(session, actor, tenancy_id, name=name, description=description, document=document)
@@ -93,7 +88,7 @@ async def add_policy(
         created_by_kind=actor.kind,
         created_by_id=actor.id,
         created_by_name=actor.name,
-        **_requested_by(actor),
+        **requested_by(actor),
     )
     session.add(policy)
     await session.flush()
@@ -130,10 +125,10 @@ async def update_policy(
             "expectedVersion",
         )
     if name is not None and name != policy.name:
-        _check_name(name)
+        check_name(name)
         await _check_free(session, tenancy_id, name, policy.id)
     if description is not None:
-        _check_description(description)
+        check_description(description)
     if compared is not None and compared.version != policy.version:
         raise Moved
     diff = compared.diff if compared else None
@@ -162,7 +157,7 @@ async def change_policy(
         return False
     if diff is None:
         diff = changed_lines(policy.document, document or policy.document)
-    change(policy, **changed, **NO_ERROR, **_requested_by(actor), state=PolicyState.PENDING, version=policy.version + 1)
+    change(policy, **changed, **NO_ERROR, **requested_by(actor), state=PolicyState.PENDING, version=policy.version + 1)
     policy.updated_at = (await session.execute(select(func.now()))).scalar_one()
     await session.flush()
     _add_version(session, actor, policy, diff)
@@ -173,7 +168,7 @@ async def change_policy(
 
 async def delete_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, policy_id: UUID) -> UUID:
     """Have a policy deleted that is attached to nothing. Raises Refused: POLICY_IN_USE, PROTECTED, NOT_FOUND."""
-    policy = await _policy(session, tenancy_id, policy_id)
+    policy = await locked_policy(session, tenancy_id, policy_id)
     _refuse_managed(policy, "deleted")
     count = await session.scalar(
         select(func.count()).select_from(PolicyAttachment).where(PolicyAttachment.policy_id == policy.id)
@@ -185,7 +180,7 @@ async def delete_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, p
             "and wait until it is detached.",
             "policyId",
         )
-    change(policy, state=PolicyState.DELETING, **NO_ERROR, **_requested_by(actor))
+    change(policy, state=PolicyState.DELETING, **NO_ERROR, **requested_by(actor))
     await record_event(session, policy)
     await wake(session, policy.id)
     return policy.id
@@ -211,7 +206,7 @@ async def attach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, p
             f"The policy {policy.name!r} is attached to this target already; the attachment is {attachment.state}.",
             "target",
         )
-    change(attachment, state=AttachmentState.PENDING, **NO_ERROR, **_requested_by(actor))
+    change(attachment, state=AttachmentState.PENDING, **NO_ERROR, **requested_by(actor))
     await record_event(session, policy, attachment)
     await wake(session, policy.id)
     return attachment.id
@@ -227,7 +222,7 @@ async def add_attachment(session: AsyncSession, actor: Actor, policy: Policy, ta
         created_by_kind=actor.kind,
         created_by_id=actor.id,
         created_by_name=actor.name,
-        **_requested_by(actor),
+        **requested_by(actor),
     )
     session.add(attachment)
     await record_event(session, policy, attachment)
@@ -237,14 +232,14 @@ async def add_attachment(session: AsyncSession, actor: Actor, policy: Policy, ta
 
 async def detach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, policy_id: UUID, target: Target) -> UUID:
     """Have a policy detached. Returns the id of the attachment. Raises Refused: NOT_ATTACHED, PROTECTED."""
-    policy = await _policy(session, tenancy_id, policy_id)
+    policy = await locked_policy(session, tenancy_id, policy_id)
     _refuse_managed(policy, "detached")
     attachment = (await session.scalars(attachment_to(policy, target))).one_or_none()
     if attachment is None:
         raise refuse(
             UserErrorCode.NOT_ATTACHED, f"The policy {policy.name!r} is not attached to this target.", "target"
         )
-    change(attachment, state=AttachmentState.DETACHING, **NO_ERROR, **_requested_by(actor))
+    change(attachment, state=AttachmentState.DETACHING, **NO_ERROR, **requested_by(actor))
     await record_event(session, policy, attachment)
     await wake(session, policy.id)
     return attachment.id
@@ -252,7 +247,7 @@ async def detach_policy(session: AsyncSession, actor: Actor, tenancy_id: UUID, p
 
 async def retry_rollout(session: AsyncSession, actor: Actor, tenancy_id: UUID, policy_id: UUID) -> UUID:
     """Try again at once what AWS refused, or what waits. Raises Refused: NOTHING_TO_RETRY, ROLLOUT_IN_PROGRESS."""
-    policy = await _policy(session, tenancy_id, policy_id)
+    policy = await locked_policy(session, tenancy_id, policy_id)
     refused = select(PolicyAttachment).where(
         PolicyAttachment.policy_id == policy.id, PolicyAttachment.error_code.is_not(None)
     )
@@ -269,18 +264,19 @@ async def retry_rollout(session: AsyncSession, actor: Actor, tenancy_id: UUID, p
         )
     if policy.error_code is not None:
         state = PolicyState.PENDING if policy.state is PolicyState.FAILED else policy.state
-        change(policy, state=state, **NO_ERROR, **_requested_by(actor))
+        change(policy, state=state, **NO_ERROR, **requested_by(actor))
         await record_event(session, policy)
     for attachment in attachments:
         failed = attachment.state is AttachmentState.FAILED
         next_state = AttachmentState.PENDING if failed else attachment.state
-        change(attachment, state=next_state, **NO_ERROR, **_requested_by(actor))
+        change(attachment, state=next_state, **NO_ERROR, **requested_by(actor))
         await record_event(session, policy, attachment)
     await wake(session, policy.id)
     return policy.id
 
 
-def _requested_by(actor: Actor) -> dict[str, Any]:
+def requested_by(actor: Actor) -> dict[str, Any]:
+    """The columns that hold who asked last."""
     return {"requested_by_kind": actor.kind, "requested_by_id": actor.id, "requested_by_name": actor.name}
 
 
@@ -293,7 +289,8 @@ def attachment_to(policy: Policy, target: Target) -> Select[PolicyAttachment]:
     )
 
 
-async def _policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> Policy:
+async def locked_policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> Policy:
+    """The policy, locked for a change. Raises Refused: NOT_FOUND."""
     found = select(Policy).where(Policy.tenancy_id == tenancy_id, Policy.id == policy_id).with_for_update()
     policy = (await session.scalars(found)).one_or_none()
     if policy is None:
@@ -302,7 +299,7 @@ async def _policy(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> P
 
 
 async def _changeable(session: AsyncSession, tenancy_id: UUID, policy_id: UUID) -> Policy:
-    policy = await _policy(session, tenancy_id, policy_id)
+    policy = await locked_policy(session, tenancy_id, policy_id)
     _refuse_managed(policy, "changed")
     if policy.state is PolicyState.DELETING:
         raise refuse(UserErrorCode.ROLLOUT_IN_PROGRESS, f"The policy {policy.name!r} is being deleted.", "policyId")
@@ -358,29 +355,6 @@ async def _check_free(session: AsyncSession, tenancy_id: UUID, name: str, but: U
         raise refuse(NAME_IN_USE.code, "The policy of this name is being deleted; its name is free after that.", "name")
     if state is not None:
         raise refuse(NAME_IN_USE.code, NAME_IN_USE.message, "name")
-
-
-def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= NAME_LENGTH or not name.isprintable() or name != name.strip():
-        raise refuse(
-            UserErrorCode.VALIDATION,
-            f"The name of a policy has 1 to {NAME_LENGTH} printable characters and no space at either end.",
-            "name",
-        )
-    if name.lower().startswith(RESERVED):
-        raise refuse(UserErrorCode.VALIDATION, f"Names that begin with {RESERVED} are Freehold's own.", "name")
-    if name.lower() == FULL_ACCESS.lower():
-        raise refuse(UserErrorCode.VALIDATION, f"{FULL_ACCESS} is the name of a policy of AWS's own.", "name")
-
-
-def _check_description(description: str) -> None:
-    if len(description) > DESCRIPTION_LENGTH or "\0" in description:
-        raise refuse(
-            UserErrorCode.VALIDATION,
-            f"The description has {len(description)} characters; at most {DESCRIPTION_LENGTH} are allowed, none of "
-            "them U+0000.",
-            "description",
-        )
 
 
 def _add_version(session: AsyncSession, actor: Actor, policy: Policy, diff: str) -> None:

@@ -7,9 +7,10 @@ type, policy; whoever changes an attachment holds its policy.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVarTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, literal, or_, select, text
+from sqlalchemy import ColumnElement, Select, and_, case, delete, literal, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server import leases
@@ -17,10 +18,18 @@ from server.account_types.models import AccountType
 from server.accounts.models import Account
 from server.jobs import EVENT_CHANNEL, Job
 from server.leases import LASTING, NO_ERROR, StageError, StageErrorClass, change
-from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState
+from server.policies.models import AttachmentState, DriftKind, Policy, PolicyAttachment, PolicyDrift, PolicyState
 from server.tenancies.models import Tenancy
 
+Ts = TypeVarTuple("Ts")
+
 NAME_TAKEN = "NAME_TAKEN"
+# What an attachment is on, by its id in AWS; null while AWS does not have it.
+TARGET_IN_AWS = case(
+    (PolicyAttachment.account_type_id.is_not(None), AccountType.organizational_unit_id),
+    (PolicyAttachment.account_id.is_not(None), Account.aws_account_id),
+    else_=Tenancy.aws_root_id,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,22 +169,13 @@ async def next_attachment(session: AsyncSession, policy: Policy) -> tuple[Policy
     None when there is none. What AWS refused for good waits for a retry, what goes on a target that AWS does not have
     yet for that target; an attachment that goes need not have one.
     """
-    target = case(
-        (PolicyAttachment.account_type_id.is_not(None), AccountType.organizational_unit_id),
-        (PolicyAttachment.account_id.is_not(None), Account.aws_account_id),
-        else_=Tenancy.aws_root_id,
-    )
     is_refused = PolicyAttachment.error_class.in_(LASTING)
     is_in_aws = literal(policy.aws_policy_id is not None)
     found = (
-        select(PolicyAttachment, target)
-        .join(Tenancy, Tenancy.id == PolicyAttachment.tenancy_id)
-        .outerjoin(AccountType, AccountType.id == PolicyAttachment.account_type_id)
-        .outerjoin(Account, Account.id == PolicyAttachment.account_id)
+        on_targets(select(PolicyAttachment, TARGET_IN_AWS), policy)
         .where(
-            PolicyAttachment.policy_id == policy.id,
             or_(
-                and_(PolicyAttachment.state == AttachmentState.PENDING, target.is_not(None), is_in_aws),
+                and_(PolicyAttachment.state == AttachmentState.PENDING, TARGET_IN_AWS.is_not(None), is_in_aws),
                 and_(PolicyAttachment.state == AttachmentState.DETACHING, is_refused.is_not(True)),
             ),
         )
@@ -186,12 +186,25 @@ async def next_attachment(session: AsyncSession, policy: Policy) -> tuple[Policy
     return None if row is None else (row[0], row[1])
 
 
+def on_targets(found: Select[*Ts], policy: Policy) -> Select[*Ts]:
+    """The attachments of a policy, joined to what they are on."""
+    return (
+        found.select_from(PolicyAttachment)
+        .join(Tenancy, Tenancy.id == PolicyAttachment.tenancy_id)
+        .outerjoin(AccountType, AccountType.id == PolicyAttachment.account_type_id)
+        .outerjoin(Account, Account.id == PolicyAttachment.account_id)
+        .where(PolicyAttachment.policy_id == policy.id)
+    )
+
+
 async def keep_version(session: AsyncSession, policy: Policy, aws_policy_id: str, version: int | None) -> None:
     """AWS has the policy under this id, with what `version` says; None when that is not known."""
     policy.aws_policy_id, policy.aws_version, policy.attempts = aws_policy_id, version, 0
     # Somebody may have changed or deleted it since the call.
     if policy.state is PolicyState.PENDING and version == policy.version:
         change(policy, state=PolicyState.ACTIVE, **NO_ERROR)
+        await forget_drift(session, policy, PolicyDrift.kind == DriftKind.DOCUMENT_CHANGED)
+    await forget_drift(session, policy, PolicyDrift.kind == DriftKind.POLICY_MISSING)
     await record_event(session, policy)
 
 
@@ -199,7 +212,10 @@ async def keep_attached(session: AsyncSession, policy: Policy, attachment_id: UU
     """AWS has attached it; somebody may have detached it since the call."""
     policy.attempts = 0
     attachment = await _attachment(session, attachment_id)
-    if attachment is not None and attachment.state is AttachmentState.PENDING:
+    if attachment is None:
+        return
+    await forget_drift(session, policy, _is_on_target(attachment))
+    if attachment.state is AttachmentState.PENDING:
         change(attachment, state=AttachmentState.ACTIVE, **NO_ERROR)
         await record_event(session, policy, attachment)
 
@@ -223,6 +239,7 @@ async def forget_account_type(session: AsyncSession, tenancy_id: UUID, account_t
 
 async def _forget(session: AsyncSession, policy: Policy, attachment: PolicyAttachment) -> None:
     change(attachment, state=AttachmentState.DETACHED, **NO_ERROR)
+    await forget_drift(session, policy, _is_on_target(attachment))
     await record_event(session, policy, attachment)
     await session.delete(attachment)
     await session.flush()
@@ -242,6 +259,7 @@ async def keep_deleted(session: AsyncSession, policy: Policy) -> None:
 async def keep_missing(session: AsyncSession, policy: Policy) -> None:
     """Somebody has deleted it in AWS, with its attachments: it is to be made anew, unless it was to go anyway."""
     policy.aws_policy_id = policy.aws_name = policy.aws_version = None
+    await forget_drift(session, policy, PolicyDrift.kind != DriftKind.POLICY_MISSING)
     if policy.state is not PolicyState.DELETING:
         policy.state = PolicyState.PENDING
     await record_event(session, policy)
@@ -308,6 +326,24 @@ async def keep_name_taken(
         )
         error = StageError(NAME_TAKEN, message, StageErrorClass.NEEDS_PERSON)
     await keep_error(session, policy, asked, error, delay)
+
+
+async def forget_drift(session: AsyncSession, policy: Policy, which: ColumnElement[bool]) -> None:
+    """What a rollout has just made so in AWS is no longer otherwise there."""
+    await session.execute(
+        delete(PolicyDrift)
+        .where(PolicyDrift.policy_id == policy.id, which)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _is_on_target(attachment: PolicyAttachment) -> ColumnElement[bool]:
+    """Whether a drift is about the target of the attachment."""
+    if attachment.account_type_id is not None:
+        return PolicyDrift.account_type_id == attachment.account_type_id
+    if attachment.account_id is not None:
+        return PolicyDrift.account_id == attachment.account_id
+    return PolicyDrift.target_tenancy_id == attachment.tenancy_id
 
 
 async def _attachment(session: AsyncSession, attachment_id: UUID) -> PolicyAttachment | None:

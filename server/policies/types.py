@@ -14,9 +14,20 @@ from server.graphql.ids import decode
 from server.graphql.scalars import expose
 from server.leases import StageErrorClass
 from server.planner.kinds import SortKey
-from server.planner.mapping import column, condition, contains, embedded, one_of_types, snapshot, table, to_many, to_one
+from server.planner.mapping import (
+    column,
+    computed,
+    condition,
+    contains,
+    embedded,
+    one_of_types,
+    snapshot,
+    table,
+    to_many,
+    to_one,
+)
 from server.policies import models
-from server.policies.models import AttachmentState, PolicyState, Via
+from server.policies.models import AttachmentState, DriftKind, PolicyState, Via
 from server.tenancies.types import Tenancy
 
 expose(
@@ -45,6 +56,15 @@ expose(
     ACCOUNT_TYPE="It is attached to the account's type.",
     ACCOUNT="It is attached to the account itself.",
     name="EffectivePolicyVia",
+)
+
+expose(
+    DriftKind,
+    "What somebody has done in AWS, without Freehold.",
+    DOCUMENT_CHANGED="Given the policy another document, name or description.",
+    POLICY_MISSING="Deleted the policy.",
+    DETACHED="Detached it from a target.",
+    ATTACHED_ELSEWHERE="Attached it to a target of which Freehold knows nothing.",
 )
 
 PolicyTarget = Annotated[
@@ -103,6 +123,11 @@ class Policy(Node):
     attachments: list["PolicyAttachment"] = to_many(
         on={"policy_id": "id"}, order=("created_at", "id"), description="Oldest first."
     )
+    drift: list["PolicyDrift"] = to_many(
+        on={"policy_id": "id"},
+        order=("found_at", "kind", "aws_target_id"),
+        description="What AWS had otherwise when the policy was last compared; `mendPolicyDrift` puts it right.",
+    )
 
 
 @strawberry.type(description="A policy on its target.")
@@ -131,6 +156,30 @@ class PolicyAttachment(Node):
     )
 
 
+@strawberry.type(description="What AWS has otherwise than the policy is on record.")
+@table(models.PolicyDrift)
+class PolicyDrift:
+    policy: Policy = to_one(on={"id": "policy_id"})
+    kind: DriftKind
+    found_at: datetime = strawberry.field(description="When a comparison first found it.")
+    detail: str = strawberry.field(description="What was done in AWS, as a sentence.")
+    mending: bool = strawberry.field(description="Somebody has asked to mend it; follow `policyRollout`.")
+    target: PolicyTarget | None = one_of_types(
+        {
+            Account: {"id": "account_id"},
+            AccountType: {"id": "account_type_id"},
+            Tenancy: {"id": "target_tenancy_id"},
+        },
+        description="Of DETACHED and ATTACHED_ELSEWHERE; null for one that Freehold does not know.",
+    )
+    aws_target_id: str | None = computed(
+        "nullif({row}.aws_target_id, '')", description="The id of the target in AWS: `r-...`, `ou-...` or a number."
+    )
+    name: str | None = strawberry.field(description="Of the policy in AWS, for DOCUMENT_CHANGED; so are the next two.")
+    description: str | None
+    document: JSON | None
+
+
 @strawberry.type(description="A policy that reaches an account, and the way by which it does.")
 @table(models.EffectivePolicy)
 class EffectivePolicy:
@@ -150,7 +199,7 @@ class EffectivePolicy:
 class PolicyEvent:
     sequence: int = strawberry.field(description="1, 2, 3... for each policy, without a gap.")
     at: datetime
-    policy: Policy = snapshot("policy", description="As it was; its `attachments` and `versions` are those of now.")
+    policy: Policy = snapshot("policy", description="As it was; its `attachments`, `versions` and `drift` are of now.")
     attachment: PolicyAttachment | None = snapshot(
         "attachment", description="The attachment that changed, as it was; null when the policy itself did."
     )

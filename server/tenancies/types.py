@@ -1,5 +1,6 @@
 """GraphQL types of tenancies."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import strawberry
@@ -12,6 +13,7 @@ from server.tenancies.models import TenancyState
 
 if TYPE_CHECKING:
     from server.accounts.types import Account
+    from server.policies.types import PolicyDrift
     from server.quotas.types import Quota
 
 expose(
@@ -47,5 +49,17 @@ class Tenancy(Node):
         description=(
             "The position of the last of `accountsChanged`; 0 before any. In one query with `accounts`, whatever is"
             " not in these yet comes after it."
+        ),
+    )
+    policy_drift: list[Annotated["PolicyDrift", strawberry.lazy("server.policies.types")]] = to_many(
+        on={"tenancy_id": "id"},
+        order=("found_at", "policy_id", "kind", "aws_target_id"),
+        description="What AWS has otherwise than policies are on record, oldest first.",
+    )
+    policies_checked_at: datetime | None = computed(
+        "(select checked_at from policy_comparison where tenancy_id = {row}.id)",
+        description=(
+            "When the last comparison of policies with AWS that came to its end began: what was done there before that"
+            " is in `policyDrift`. Null before the first."
         ),
     )

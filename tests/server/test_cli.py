@@ -27,7 +27,7 @@ from workers import quotas
 from workers.account_types.calls import PERMISSIONS as OF_UNITS
 from workers.assurance.stages import STAGES
 from workers.catalogue import declare_stages
-from workers.policies.calls import PERMISSIONS
+from workers.policies import calls, comparison
 
 __all__ = ["engine", "settings", "worker_engine"]
 
@@ -129,7 +129,7 @@ async def test_the_iam_policy_holds_every_permission_that_is_declared(run: Run) 
     code, out, _ = await run("iam-policy")
     assert code == 0
     (statement,) = json.loads(out)["Statement"]
-    declared = {*PERMISSIONS, *OF_UNITS, *quotas.PERMISSIONS}
+    declared = {*calls.PERMISSIONS, *comparison.PERMISSIONS, *OF_UNITS, *quotas.PERMISSIONS}
     assert statement["Action"] == sorted({*declared, *(each for stage in STAGES for each in stage.permissions)})
     assert "sts:AssumeRole" in statement["Action"]
 

@@ -11,6 +11,7 @@ from server.config import Settings
 from server.database import create_engine, transaction
 from server.embedded import Services, embedded
 from server.migrate import migrate
+from server.policies.requests import Target
 from tests.conftest import new_database
 from tests.workers.proxies import AwsProxy
 from tests.workers.rollouts import Policies
@@ -85,3 +86,15 @@ async def hardened(bootstrapped: World, team: UUID) -> UUID:
     await bootstrapped.walk(setup_id)
     await bootstrapped.complete(setup_id)
     return account_id
+
+
+@pytest.fixture
+def policies(world: World) -> Policies:
+    return Policies(world)
+
+
+@pytest.fixture
+async def target(world: World, team: UUID) -> Target:
+    """An account type that has its unit."""
+    await world.keep_unit(team)
+    return Target(account_type_id=team)

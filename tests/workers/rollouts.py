@@ -13,7 +13,8 @@ from sqlalchemy import func, select, update
 from server.accounts.service import SYSTEM
 from server.database import transaction
 from server.policies import requests
-from server.policies.models import Policy, PolicyAttachment, PolicyEvent
+from server.policies.mending import mend_drift
+from server.policies.models import Policy, PolicyAttachment, PolicyDrift, PolicyEvent
 from server.policies.requests import Target
 from tests.workers.world import World
 from workers.aws.session import QUARANTINE_SECONDS
@@ -66,7 +67,16 @@ class Policies:
         async with transaction(self.world.engine) as session:
             await requests.retry_rollout(session, SYSTEM, self.world.tenancy_id, policy_id)
 
+    async def mend(self, policy_id: UUID) -> None:
+        async with transaction(self.world.engine) as session:
+            await mend_drift(session, SYSTEM, self.world.tenancy_id, policy_id)
+
     # Looking
+
+    async def drift(self, policy_id: UUID) -> Sequence[PolicyDrift]:
+        rows = select(PolicyDrift).where(PolicyDrift.policy_id == policy_id)
+        async with transaction(self.world.engine) as session:
+            return (await session.scalars(rows.order_by(PolicyDrift.kind, PolicyDrift.aws_target_id))).all()
 
     async def get(self, policy_id: UUID) -> Policy:
         async with transaction(self.world.engine) as session:

@@ -22,17 +22,6 @@ from workers.main import working
 CALLS = ("CreatePolicy", "UpdatePolicy", "AttachPolicy", "DetachPolicy", "DeletePolicy")
 
 
-@pytest.fixture
-def policies(world: World) -> Policies:
-    return Policies(world)
-
-
-@pytest.fixture
-async def target(world: World, team: UUID) -> Target:
-    await world.keep_unit(team)
-    return Target(account_type_id=team)
-
-
 async def roll_out_dying(
     world: World,
     policies: Policies,

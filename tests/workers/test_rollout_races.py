@@ -25,17 +25,6 @@ from workers.aws.session import QUARANTINE_SECONDS
 from workers.policies.rollout import Rollouts
 
 
-@pytest.fixture
-def policies(world: World) -> Policies:
-    return Policies(world)
-
-
-@pytest.fixture
-async def target(world: World, team: UUID) -> Target:
-    await world.keep_unit(team)
-    return Target(account_type_id=team)
-
-
 def named(sid: str) -> dict[str, Any]:
     return {**DOCUMENT, "Statement": [{**DOCUMENT["Statement"][0], "Sid": sid}]}
 

@@ -29,13 +29,6 @@ def policies(world: World) -> Policies:
     return Policies(world, USED)
 
 
-@pytest.fixture
-async def target(world: World, team: UUID) -> Target:
-    """An account type that has its unit."""
-    await world.keep_unit(team)
-    return Target(account_type_id=team)
-
-
 async def unit_of(world: World, type_id: UUID | None) -> str:
     assert type_id is not None
     async with world.engine.connect() as connection:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
 from server.database import minified
-from server.policies import service
+from server.policies import drift, service
 from server.policies.models import Policy
 from workers import steps
 from workers.assurance.protection import POLICY_TYPE
@@ -105,6 +105,17 @@ async def attach(aws_policy_id: str, target: str, attachment_id: UUID, organizat
 
 async def detach(aws_policy_id: str, target: str, attachment_id: UUID, organizations: "OrganizationsClient") -> Keep:
     """Detach the policy; that it is not attached, or that either is gone, is as good."""
+    await _detach(aws_policy_id, target, organizations)
+    return partial(service.keep_detached, attachment_id=attachment_id)
+
+
+async def detach_elsewhere(aws_policy_id: str, target: str, organizations: "OrganizationsClient") -> Keep:
+    """Detach the policy from where somebody has attached it without Freehold."""
+    await _detach(aws_policy_id, target, organizations)
+    return partial(drift.keep_mended, aws_target_id=target)
+
+
+async def _detach(aws_policy_id: str, target: str, organizations: "OrganizationsClient") -> None:
     gone = (
         organizations.exceptions.PolicyNotAttachedException,
         organizations.exceptions.TargetNotFoundException,
@@ -112,7 +123,6 @@ async def detach(aws_policy_id: str, target: str, attachment_id: UUID, organizat
     )
     with contextlib.suppress(*gone):
         await organizations.detach_policy(PolicyId=aws_policy_id, TargetId=target)
-    return partial(service.keep_detached, attachment_id=attachment_id)
 
 
 def tag(policy: Policy) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from server import leases
 from server.jobs import Job
 from server.leases import LASTING
-from server.policies import service
+from server.policies import drift, service
 from server.policies.models import AttachmentState, Policy, PolicyAttachment, PolicyState
 from server.tenancies.models import Tenancy
 from workers.aws.session import Aws
@@ -47,7 +47,11 @@ async def next_step(session: AsyncSession, policy: Policy) -> Step[Policy] | Non
     if policy.lease_until is None:
         return None
     tenancy = await session.get_one(Tenancy, policy.tenancy_id, populate_existing=True)
-    step = await _step_of_policy(session, policy, tenancy) or await _step_of_attachment(session, policy, tenancy)
+    step = (
+        await _step_of_policy(session, policy, tenancy)
+        or await _step_of_attachment(session, policy, tenancy)
+        or await _step_of_mending(session, policy, tenancy)
+    )
     if step is None and policy.lease_until is not None:
         await leases.rest(session, policy)
         logger.info("policy %r (pol_%s): rolled out as far as can be", policy.name, policy.id.hex)
@@ -105,3 +109,13 @@ def _step(
         {"name": policy.name, "email": "", "retry": "retry the rollout"},
         partial(service.keep_error, asked=service.Asked.of(policy, attachment)),
     )
+
+
+async def _step_of_mending(session: AsyncSession, policy: Policy, tenancy: Tenancy) -> Step[Policy] | None:
+    """What else is attached in AWS goes last: what is on record is in force by then."""
+    if policy.lease_until is None or policy.aws_policy_id is None:
+        return None
+    target = await drift.next_mend(session, policy)
+    if target is None:
+        return None
+    return _step(partial(calls.detach_elsewhere, policy.aws_policy_id, target), policy, tenancy)

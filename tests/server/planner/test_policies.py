@@ -107,3 +107,35 @@ async def test_the_policies_that_reach_a_page_of_accounts_are_one_statement(ours
     accounts = (await ours.ask(query))["accounts"]["nodes"]
     assert len(ours.reader.statements) == 1
     assert {len(each["effectivePolicies"]) for each in accounts} == {0, 1, 3}
+
+
+async def test_what_has_drifted(ours: Side) -> None:
+    query = """{ tenancy { policiesCheckedAt policyDrift {
+        kind foundAt detail mending awsTargetId name description document policy { name }
+        target { __typename ... on Node { id } }
+    } } }"""
+    before = len(ours.reader.statements)
+    tenancy = (await ours.ask(query))["tenancy"]
+    assert len(ours.reader.statements) == before + 1
+    assert tenancy["policiesCheckedAt"] == "2026-01-01T00:00:00+00:00"
+    drift = tenancy["policyDrift"]
+    assert {(each["policy"]["name"], each["kind"], each["awsTargetId"]) for each in drift} == {
+        (FIRST, "DETACHED", "ou-abcd-12345678"),
+        (FIRST, "ATTACHED_ELSEWHERE", "r-abcd"),
+        (FIRST, "ATTACHED_ELSEWHERE", "ou-abcd-unknown0"),
+        (SECOND, "DOCUMENT_CHANGED", None),
+        (THIRD, "DETACHED", "000000000003"),
+        (THIRD, "POLICY_MISSING", None),
+    }
+    assert [each["foundAt"] for each in drift] == sorted(each["foundAt"] for each in drift)
+    assert {each["awsTargetId"]: each["target"] for each in drift} == {
+        "ou-abcd-12345678": {"__typename": "AccountType", "id": encode("typ", ours.types["general"])},
+        "r-abcd": {"__typename": "Tenancy", "id": encode("ten", ours.tenancy)},
+        "ou-abcd-unknown0": None,
+        "000000000003": {"__typename": "Account", "id": ours.account_id("member 00")},
+        None: None,
+    }
+    [changed] = [each for each in drift if each["kind"] == "DOCUMENT_CHANGED"]
+    assert (changed["name"], changed["description"], changed["document"]) == (HOSTILE[1], HOSTILE[1], DOCUMENT)
+    policies = (await ours.ask("{ policies { nodes { name drift { kind } } } }"))["policies"]["nodes"]
+    assert {each["name"]: len(each["drift"]) for each in policies} == {FIRST: 3, SECOND: 1, THIRD: 2, NOWHERE: 0}

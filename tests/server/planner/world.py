@@ -316,6 +316,42 @@ async def _policies(owner: Connection, side: Side) -> None:
                 None if number else "Throttling",
             )
         )
+    await _drift(owner, side)
+
+
+async def _drift(owner: Connection, side: Side) -> None:
+    """One of each kind of target, and what is about the policy itself."""
+    first, second, third, _ = side.policies.values()
+    document = json.dumps(DOCUMENT, ensure_ascii=False, separators=(",", ":"))
+    rows = (
+        (first, "DETACHED", "ou-abcd-12345678", side.types["general"], None, None, None, None),
+        (first, "ATTACHED_ELSEWHERE", "r-abcd", None, None, side.tenancy, None, None),
+        (first, "ATTACHED_ELSEWHERE", "ou-abcd-unknown0", None, None, None, None, None),
+        (second, "DOCUMENT_CHANGED", "", None, None, None, HOSTILE[1], document),
+        (third, "DETACHED", "000000000003", None, side.accounts["member 00"], None, None, None),
+        (third, "POLICY_MISSING", "", None, None, None, None, None),
+    )
+    for number, (policy, kind, aws_target, type_, account, tenancy, name, found) in enumerate(rows):
+        await owner.execute(
+            "INSERT INTO policy_drift (tenancy_id, policy_id, kind, aws_target_id, account_type_id, account_id,"
+            " target_tenancy_id, name, description, document, detail, found_at, mending)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, $10, $11, $12)",
+            side.tenancy,
+            policy,
+            kind,
+            aws_target,
+            type_,
+            account,
+            tenancy,
+            name,
+            found,
+            HOSTILE[number],
+            START + timedelta(minutes=number // 2),
+            number % 2 == 0,
+        )
+    await owner.execute(
+        "INSERT INTO policy_comparison (id, tenancy_id, checked_at) VALUES ($1, $1, $2)", side.tenancy, START
+    )
 
 
 async def _groups(owner: Connection, side: Side) -> None:
