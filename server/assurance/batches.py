@@ -123,7 +123,7 @@ class BatchMutation:
         return await _payload(info, CreateAccountsPayload(user_errors=[]), keys, outcomes)
 
     @mutation(
-        Role.OPERATOR,
+        Role.ADMIN,
         description=(
             "Move up to 100 accounts to other types, as `updateAccount` moves one: setups move them in AWS, each when"
             f" the policies of its new type are in force there.{IN_ORDER}"

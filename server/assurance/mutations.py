@@ -158,7 +158,10 @@ class AssuranceMutation:
     @mutation(
         Role.OPERATOR,
         races=requests.RACES,
-        description="Change an account. A new name, alias or type begins a setup that brings AWS in line.",
+        description=(
+            "Change an account. A new name, alias or type begins a setup that brings AWS in line. Another type needs an"
+            " ADMIN."
+        ),
     )
     async def update_account(self, info: Info[Context, None], input: UpdateAccountInput) -> UpdateAccountPayload:
         account_id = node_id(input.account_id, "acc", "accountId")
@@ -176,6 +179,7 @@ class AssuranceMutation:
                 email=input.email,
                 account_type_id=account_type_id,
                 tags=tag_values(input.tags),
+                may_move=info.context.viewer.role.includes(Role.ADMIN),
             ),
         )
         return await read_payload(info, UpdateAccountPayload, account=account_id)

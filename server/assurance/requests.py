@@ -92,13 +92,15 @@ async def update_account(
     email: str | None = None,
     account_type_id: UUID | None = None,
     tags: Sequence[TagValue] | None = None,
+    may_move: bool = True,
 ) -> UUID:
     """Change what is given. A new name, alias or type begins a REASSURE setup that brings AWS in line.
 
     Tags alone wait for no setup; where the tenancy wants them in AWS, a GOVERN setup brings them there.
 
     An account that AWS does not have yet only changes here: a retry of its setup creates it as it is then.
-    Raises Refused, changing nothing: SETUP_IN_PROGRESS while a setup is live, unless tags are all that changes.
+    Raises Refused, changing nothing: SETUP_IN_PROGRESS while a setup is live, unless tags are all that changes;
+    FORBIDDEN for another type where that is not for who asks.
     """
     if tags is not None:
         await hold_propagation(session, tenancy_id)
@@ -111,6 +113,13 @@ async def update_account(
         session, account, name=name, alias=alias, email=email, account_type=account_type, tags=tags
     )
     if "account_type_id" in changed:
+        if not may_move:
+            raise refuse(
+                UserErrorCode.FORBIDDEN,
+                "To move an account to another type needs the role ADMIN, as other groups have access to it there and "
+                "other policies bind it.",
+                "accountTypeId",
+            )
         await join_account_type(session, account)
     aws_differs = bool(changed - {"tags"})
     if aws_differs and latest is not None and latest.status in LIVE:

@@ -12,7 +12,7 @@ expose(
     Role,
     "What a viewer may do; each role includes those below it.",
     ADMIN="Everything, API tokens among it.",
-    OPERATOR="Create and change accounts and account types.",
+    OPERATOR="Create accounts and account types, and change them; not what binds accounts and who has access.",
     USER="Work with the accounts they have access to.",
     READONLY="Read.",
 )

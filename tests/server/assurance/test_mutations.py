@@ -211,6 +211,35 @@ async def test_a_reader_may_not_write(
     assert "OPERATOR" in payload["userErrors"][0]["message"]
 
 
+async def test_only_an_admin_changes_who_has_access_to_an_account_by_moving_it(
+    server: httpx.AsyncClient, ask: Ask, tenant: Tenant, account_type: str, worker_engine: AsyncEngine
+) -> None:
+    account = (await created(ask, account_type, name="Stays"))["id"]
+    other = (await ask(CREATE_TYPE, input={"name": "Elsewhere"}))["createAccountType"]["accountType"]["id"]
+    async with transaction(worker_engine) as session:
+        _, secret = await create_token(session, tenant.tenancy_id, "operator", Role.OPERATOR)
+
+    async def asked(mutation: str, input: str, payload: str) -> Any:
+        body = {
+            "query": f"mutation {{ {mutation}(input: {input}) {{ {payload} userErrors {{ code field message }} }} }}"
+        }
+        answer = await server.post("/graphql", json=body, headers={"authorization": f"Bearer {secret}"})
+        return answer.json()["data"][mutation]
+
+    moved = f'{{accountId: "{account}", name: "Goes", accountTypeId: "{other}"}}'
+    [error] = (await asked("updateAccount", moved, "account { id }"))["userErrors"]
+    assert (error["code"], error["field"]) == ("FORBIDDEN", ["accountTypeId"])
+    assert "ADMIN" in error["message"]
+    batch = f'{{items: [{{key: "1", accountId: "{account}", accountTypeId: "{other}"}}]}}'
+    assert [each["code"] for each in (await asked("moveAccounts", batch, "results { key }"))["userErrors"]] == [
+        "FORBIDDEN"
+    ]
+    # Its own type, as a form sends it back, moves nothing.
+    same = f'{{accountId: "{account}", tags: [{{key: "a", value: "b"}}], accountTypeId: "{account_type}"}}'
+    payload = await asked("updateAccount", same, "account { name tags { key } }")
+    assert payload["account"] == {"name": "Stays", "tags": [{"key": "a"}]}
+
+
 async def fail(worker_engine: AsyncEngine, owner: Owner, account_id: str, position: int = 1) -> None:
     """The setup of the account fails at a stage, as a worker would record it."""
     setup_id = await owner.fetchval("SELECT id FROM setup WHERE account_id = $1", decode(account_id, "acc"))
