@@ -97,7 +97,7 @@ async def test_a_failing_statement_is_an_error_where_it_failed(
     # `accounts` is never null, so there is no data without it.
     assert response.json()["data"] is None
     assert (
-        f"A query with the API token 'admin' of tenancy {tenant.tenancy_id} is read again, field by field:"
+        f"A query with the API token 'admin' of tenancy ten_{tenant.tenancy_id.hex} is read again, field by field:"
         " InsufficientPrivilegeError" in caplog.text
     )
     assert (await post(server, tenant, QUERY)).json() == good
