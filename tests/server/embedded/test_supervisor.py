@@ -22,6 +22,7 @@ from server.embedded import (
 from server.embedded.directory import held
 from server.embedded.supervisor import Command, Supervisor
 from tests.server.embedded.processes import child_of, command_line, run, still_there
+from tests.server.waiting import until
 
 
 @pytest.fixture
@@ -43,11 +44,15 @@ def touching(path: Path, then: str) -> list[str]:
 )
 async def test_no_orphan_is_left(data_dir: Path, number: signal.Signals, group: bool) -> None:
     with run(data_dir, "postgres", "valkey", "sleeper") as running:
-        lines = [command_line(each) for each in running.children]
+
+        async def all_there() -> bool:
+            # A child that has just been forked still looks like its parent.
+            lines = " ".join(map(command_line, running.children))
+            return all(each in lines for each in ("bin/postgres", "valkey-server", "time.sleep"))
+
+        await until(all_there, within=10)
         code = running.end(number, group=group)
         assert still_there(running.children) == []
-    for each in ("bin/postgres", "valkey-server", "time.sleep"):
-        assert any(each in line for line in lines)
     assert code == (-signal.SIGKILL if number is signal.SIGKILL else 0)
 
 
