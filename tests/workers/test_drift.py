@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from sqlalchemy import delete, func, select, update
 
+from server.access.removal import delete_account_type
 from server.accounts.models import AccountStatus
 from server.config import SIMULATOR_CREDENTIALS
 from server.database import transaction
@@ -285,6 +286,11 @@ async def test_targets_beyond_the_first_page_are_seen(
     await compare(world)
     assert [(each.kind, each.aws_target_id) for each in await policies.drift(policy_id)] == [("DETACHED", last)]
     await put_away(policies, policy_id)
+    # Other tests count the pages of units.
+    for each in types:
+        async with transaction(world.engine) as session:
+            await delete_account_type(session, world.tenancy_id, each)
+        await world.keep_unit(each)
 
 
 async def test_what_is_under_way_or_refused_is_no_drift(

@@ -44,7 +44,7 @@ TYPES = {
 NODES = dict(zip(("ten", "acc", "typ", "set", "pol", "att", "grp", "usr"), TYPES, strict=True))
 PREFIXES = {**{TYPES[table]: prefix for prefix, table in NODES.items()}, "Actor": "tok", "Viewer": "tok"}
 TABLES = (*TYPES, "tag", "stage", "stage_definition", "api_token", "event_counter", "policy_version")
-TABLES += ("group_membership", "access_grant", "account_access", "quota")
+TABLES += ("group_membership", "access_grant", "account_access", "quota", "policy_drift", "policy_comparison")
 # By code, in their order; of the accounts AWS documents none.
 DOCUMENTED = {
     "ACCOUNTS": None,
@@ -206,6 +206,10 @@ class Reference:
             "Viewer.tokenId": lambda row, _: encode("tok", row["id"]),
             "Tenancy.lastPosition": lambda *_: (one("event_counter") or {"last_position": 0})["last_position"],
             "Tenancy.quotas": lambda *_: [self._quota(code) for code in DOCUMENTED],
+            "Tenancy.policyDrift": lambda *_: sorted(
+                every("policy_drift"), key=itemgetter("found_at", "policy_id", "kind", "aws_target_id")
+            ),
+            "Tenancy.policiesCheckedAt": lambda *_: self._checked_at(),
             "Tenancy.security": lambda *_: one("account", role="SECURITY"),
             "Tenancy.logging": lambda *_: one("account", role="LOGGING"),
             "Account.lastSequence": lambda row, _: row["last_seq"],
@@ -241,6 +245,16 @@ class Reference:
             "PolicyVersion.createdBy": lambda row, _: below("created_by_", row),
             "PolicyAttachment.createdBy": lambda row, _: below("created_by_", row),
             "Policy.attachments": lambda row, _: sorted(every("policy_attachment", policy_id=row["id"]), key=by_time),
+            "Policy.drift": lambda row, _: sorted(
+                every("policy_drift", policy_id=row["id"]), key=itemgetter("found_at", "kind", "aws_target_id")
+            ),
+            "PolicyDrift.policy": lambda row, _: one("policy", id=row["policy_id"]),
+            "PolicyDrift.awsTargetId": lambda row, _: row["aws_target_id"] or None,
+            "PolicyDrift.target": lambda row, _: (
+                one("account", id=row["account_id"])
+                or one("account_type", id=row["account_type_id"])
+                or one("tenancy", id=row["target_tenancy_id"])
+            ),
             "PolicyAttachment.policy": lambda row, _: one("policy", id=row["policy_id"]),
             "PolicyAttachment.target": lambda row, _: (
                 one("account", id=row["account_id"]) or one("account_type", id=row["account_type_id"]) or one("tenancy")
@@ -265,6 +279,10 @@ class Reference:
 
     def _error(self, row: Row, _: Any) -> Row | None:
         return None if row["error_code"] is None else below("error_", row)
+
+    def _checked_at(self) -> str | None:
+        found = self._one("policy_comparison")
+        return None if found is None or found["checked_at"] is None else rfc3339(found["checked_at"])
 
     def _all(self, table: str, **columns: Any) -> list[Row]:
         return [row for row in self._rows[table] if all(row[name] == value for name, value in columns.items())]
@@ -496,5 +514,6 @@ def below(prefix: str, row: Row) -> Row:
 
 
 def read_row(table: str, record: Mapping[str, Any]) -> Row:
-    row = {name: json.loads(value) if name in ("controls", "document") else value for name, value in record.items()}
+    is_json = ("controls", "document")
+    row = {name: json.loads(value) if name in is_json and value else value for name, value in record.items()}
     return {**row, "__typename": TYPES.get(table)}
