@@ -18,6 +18,7 @@ depends_on = None
 NAME = "uq_account_type_name"
 # What the rows hold from the first. A generated column, made an ordinary one after that, fills them without an update,
 # from which row-level security would hide them. Types without a unit are due, as nobody else looks for them any more.
+UNIT = "uq_account_type_organizational_unit_id"
 NAMED = "CASE WHEN organizational_unit_id IS NOT NULL THEN name END"
 DUE = "CASE WHEN organizational_unit_id IS NULL AND NOT foundation THEN to_timestamp(0) END"
 COLUMNS = (
@@ -52,10 +53,13 @@ def upgrade() -> None:
     states, classes = "('ACTIVE', 'DELETING', 'DELETED')", "('TRANSIENT', 'PERMANENT', 'NEEDS_PERSON')"
     op.create_check_constraint(op.f("ck_account_type_state"), "account_type", f"state IN {states}")
     op.create_check_constraint(op.f("ck_account_type_error_class"), "account_type", f"error_class IN {classes}")
-    op.create_unique_constraint(
-        op.f("uq_account_type_tenancy_id_organizational_unit_id"),
+    # Partial, or its columns were a key, and who writes the unit would meet those who create accounts in deadlocks.
+    op.create_index(
+        UNIT,
         "account_type",
         ["tenancy_id", "organizational_unit_id"],
+        unique=True,
+        postgresql_where=sa.text("organizational_unit_id IS NOT NULL"),
     )
     op.create_index(
         "ix_account_type_due",
@@ -82,6 +86,6 @@ def downgrade() -> None:
     op.execute("ALTER TABLE account_type FORCE ROW LEVEL SECURITY")
     op.create_index(NAME, "account_type", ["tenancy_id", sa.literal_column("lower(name)")], unique=True)
     op.drop_index("ix_account_type_due", "account_type")
-    op.drop_constraint(op.f("uq_account_type_tenancy_id_organizational_unit_id"), "account_type")
+    op.drop_index(UNIT, "account_type")
     for column in COLUMNS:
         op.drop_column("account_type", column)

@@ -24,8 +24,15 @@ class AccountType(Recurring, Base):
         one_of("state", AccountTypeState),
         one_of("error_class", StageErrorClass),
         UniqueConstraint("tenancy_id", "id"),
-        # Two types that had one unit would have each other's policies.
-        UniqueConstraint("tenancy_id", "organizational_unit_id"),
+        # Two types that had one unit would have each other's policies. Partial, as the columns of a full one are a key:
+        # whoever writes a key waits for all who refer to the row.
+        Index(
+            "uq_account_type_organizational_unit_id",
+            "tenancy_id",
+            "organizational_unit_id",
+            unique=True,
+            postgresql_where=text("organizational_unit_id IS NOT NULL"),
+        ),
         Index(
             "uq_account_type_name",
             "tenancy_id",

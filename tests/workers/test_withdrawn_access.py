@@ -11,7 +11,7 @@ from server.assurance.governance import due_accounts, govern
 from server.assurance.models import SetupKind, SetupStatus, StageStatus
 from server.assurance.requests import update_account
 from server.database import transaction
-from tests.workers.access import begin, change, group, roles, states
+from tests.workers.access import READ_ONLY, begin, change, group, roles, states
 from tests.workers.proxies import refuse
 from tests.workers.world import World
 
@@ -65,6 +65,21 @@ async def test_a_move_that_fails_has_taken_the_access_of_the_old_type(world: Wor
     await world.retry(account_id)
     await world.complete(governing)
     assert sorted(await roles(world, account_id)) == [f"freehold-{r}-{newcomers.slug}" for r in ("admin", "readonly")]
+
+
+async def test_a_role_that_may_do_less_loses_the_rest_before_a_move_that_fails(world: World, made: Group) -> None:
+    _, account_id = await admitted(world, made, "Narrowed")
+    other = await world.account_type("Narrower")
+    await change(world, other, Grant(made.id, ADMIN, READ_ONLY))
+    setup_id = await move(world, account_id, other)
+    world.proxy.fail("MoveAccount", refuse("AccessDeniedException", 400))
+    assert (await world.run(setup_id)).status is SetupStatus.FAILED
+    [role] = (await roles(world, account_id)).values()
+    assert role["policies"] == []
+    await world.retry(account_id)
+    await world.complete(setup_id)
+    [role] = (await roles(world, account_id)).values()
+    assert role["policies"] == [READ_ONLY]
 
 
 async def test_a_rename_that_fails_does_not_lose_a_revocation(world: World, made: Group) -> None:

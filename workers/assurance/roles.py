@@ -117,14 +117,14 @@ async def make(iam: "IAMClient", wanted: Wanted, *, is_listed: bool) -> None:
     await iam.tag_role(RoleName=wanted.name, Tags=_tag_list(wanted))
     if "PermissionsBoundary" in role:
         await iam.delete_role_permissions_boundary(RoleName=wanted.name)
-    await _strip(iam, wanted.name, but=wanted.policy_arn)
+    await strip(iam, wanted.name, but=wanted.policy_arn)
     await _attach(iam, wanted)
 
 
 async def delete(iam: "IAMClient", names: Sequence[str]) -> dict[str, ClientError]:
     """Delete the roles, first what they may do; that one is gone already is as good. Returns what IAM refuses."""
     refused: dict[str, ClientError] = {}
-    for work in (_strip, _delete):
+    for work in (strip, _delete):
         for name in names:
             try:
                 await work(iam, name)
@@ -180,7 +180,13 @@ async def _exists(iam: "IAMClient", policy_arn: str) -> bool:
     return True
 
 
-async def _strip(iam: "IAMClient", name: str, *, but: str | None = None) -> None:
+async def excess(iam: "IAMClient", wanted: Wanted) -> set[str]:
+    """The managed policies that the role has besides its own."""
+    return await _attached(iam, wanted.name) - {wanted.policy_arn}
+
+
+async def strip(iam: "IAMClient", name: str, *, but: str | None = None) -> None:
+    """Take from the role what it may do, but the managed policy of this ARN."""
     for arn in sorted(await _attached(iam, name) - {but}):
         await iam.detach_role_policy(RoleName=name, PolicyArn=arn)
     for policy in await _inline(iam, name):

@@ -27,7 +27,7 @@ RESULTS = """{
 }"""
 CREATE_MANY = f"mutation($input: CreateAccountsInput!) {{ createAccounts(input: $input) {RESULTS} }}"
 MOVE_MANY = f"mutation($input: MoveAccountsInput!) {{ moveAccounts(input: $input) {RESULTS} }}"
-LONGEST_TURN = 0.1
+LONGEST_TURN = 0.05
 TABLES = ("account", "setup", "event", "idempotency_key")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 from sqlalchemy import and_, delete, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.access.models import AccessState, AccountAccess, Group
 from server.accounts.models import Account, AccountRole
@@ -25,10 +26,11 @@ NOT_SEEN = "IAM does not show a role that it has listed or made; Freehold tries 
 ACCOUNT = "{account}"
 # So many of the roles that AWS refuses are told by the setup; `account.access` tells of each.
 MOST_TOLD = 3
+GRANTED = (AccessState.PENDING, AccessState.ACTIVE, AccessState.FAILED)
 
 
 async def check(run: Run) -> Sequence[Finding]:
-    wanted = await _wanted(run)
+    wanted = await wanted_roles(run, *GRANTED)
     unsettled = await _unsettled(run)
     findings = [finding(unsettled == 0, f"{unsettled} changes of access are not noted as done")]
     async with _iam(run) as iam:
@@ -43,7 +45,7 @@ async def check(run: Run) -> Sequence[Finding]:
 
 
 async def apply(run: Run) -> None:
-    wanted = await _wanted(run)
+    wanted = await wanted_roles(run, *GRANTED)
     refused: dict[str, StageError] = {}
     async with _iam(run) as iam:
         paths = await roles.paths(iam)
@@ -122,11 +124,12 @@ def stop(refused: Mapping[str, StageError]) -> None:
     raise StageStopped(summary)
 
 
-async def _wanted(run: Run) -> list[Wanted]:
+async def wanted_roles(run: Run, *states: AccessState) -> list[Wanted]:
+    """The roles that groups are to have in the account, those in one of the states."""
     rows = (
         select(AccountAccess, Group.slug)
         .join(Group, and_(Group.tenancy_id == AccountAccess.tenancy_id, Group.id == AccountAccess.group_id))
-        .where(*of_account(run), AccountAccess.state != AccessState.REMOVING)
+        .where(*of_account(run), AccountAccess.state.in_(states))
         .order_by(Group.slug, AccountAccess.role)
     )
     of_management = select(Account.aws_account_id).where(
@@ -172,7 +175,7 @@ async def _note(run: Run, wanted: Sequence[Wanted], refused: Mapping[str, StageE
     """Write down what is done; a row that was changed meanwhile stays as it is, and its account is due again."""
     mine = and_(*of_account(run))
     made = [(each.group_id, each.role) for each in wanted]
-    async with run.write() as session:
+    async with writing(run) as session:
         await session.execute(
             delete(AccountAccess)
             .where(
@@ -197,6 +200,15 @@ async def _note(run: Run, wanted: Sequence[Wanted], refused: Mapping[str, StageE
                 .values(state=state, error=None if error is None else error.message)
                 .execution_options(synchronize_session=False)
             )
+
+
+@asynccontextmanager
+async def writing(run: Run) -> AsyncIterator[AsyncSession]:
+    """A transaction of the lease that writes rows of AccountAccess: with the account locked, as who grants locks it."""
+    locked = select(Account.id).where(Account.tenancy_id == run.tenancy.id, Account.id == run.account.id)
+    async with run.write() as session:
+        await session.execute(locked.with_for_update(key_share=True))
+        yield session
 
 
 def of_account(run: Run) -> tuple[Any, ...]:
