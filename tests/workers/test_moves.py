@@ -3,6 +3,8 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Literal
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,12 +20,26 @@ from server.tenancies.models import OrganizationTurn
 from tests.workers.deaths import die_everywhere
 from tests.workers.proxies import Held, refuse
 from tests.workers.rollouts import Policies
+from tests.workers.test_units import get, in_aws, rename
 from tests.workers.test_worker import worker_process
 from tests.workers.world import World
 from workers.assurance.protection import POLICY_TYPE
+from workers.aws.session import Aws
 from workers.main import working
 
 STAGE = "organizational_unit"
+
+
+class Line(asyncio.Lock):
+    """Where those of one worker wait for their turn at an organization; tells when somebody has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joined = asyncio.Event()
+
+    async def acquire(self) -> Literal[True]:
+        self.joined.set()
+        return await super().acquire()
 
 
 @pytest.fixture
@@ -202,6 +218,61 @@ async def test_a_unit_that_somebody_deleted_is_made_anew_with_its_policies_befor
     await world.complete(setup_id)
     assert seen == [{(await policies.get(policy_id)).aws_policy_id}]
     await world.keep_unit(type_id)
+
+
+async def test_a_unit_that_another_makes_and_renames_before_its_turn_is_the_one_an_account_joins(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_id, line = await world.account_type(f"First {uuid4().hex}"), Line()
+    account_id, setup_id = await world.request(f"Joins {uuid4().hex[:8]}", type_id)
+    before = (await get(world, type_id)).name
+    async with world.holding(setup_id) as run, Aws(world.settings) as aws:
+        await world.assure(run, "create_account")
+        monkeypatch.setitem(world.aws.organization_writes, world.tenancy_id, line)
+        async with line:
+            line.joined.clear()
+            joining = asyncio.create_task(world.assure(run, STAGE))
+            async with asyncio.timeout(20):
+                await line.joined.wait()
+            other_worker = replace(world, aws=aws)
+            await other_worker.keep_unit(type_id)
+            await rename(world, type_id, f"Second {uuid4().hex}")
+            await other_worker.keep_unit(type_id)
+            made = await get(world, type_id)
+        await joining
+    joined = await get(world, type_id)
+    assert (joined.organizational_unit_id, joined.aws_name) == (made.organizational_unit_id, made.name)
+    assert await unit_in_aws(world, account_id) == made.organizational_unit_id
+    assert before not in await in_aws(world)
+    await world.complete(setup_id)
+
+
+async def test_a_unit_made_anew_is_not_forgotten_for_the_one_that_was_missing(world: World, mover: UUID) -> None:
+    type_id = await new_type(world)
+    gone = (await get(world, type_id)).organizational_unit_id
+    assert gone is not None
+    held = Held(refuse("DestinationParentNotFoundException"))
+    world.proxy.fail("MoveAccount", held)
+    setup_id = await move(world, mover, type_id)
+    moving = asyncio.create_task(world.run(setup_id))
+    async with asyncio.timeout(20):
+        await held.reached.wait()
+    async with transaction(world.engine) as session:
+        await session.execute(delete(OrganizationTurn).where(OrganizationTurn.tenancy_id == world.tenancy_id))
+    async with Aws(world.settings) as aws:
+        async with aws.client("organizations", "us-east-1") as organizations:
+            await organizations.delete_organizational_unit(OrganizationalUnitId=gone)
+        await rename(world, type_id, f"Anew {uuid4().hex}")
+        await replace(world, aws=aws).keep_unit(type_id)
+    anew = (await get(world, type_id)).organizational_unit_id
+    assert anew not in (None, gone)
+    held.release()
+    assert (await moving).status is SetupStatus.WAITING
+    assert (await world.stages(setup_id))[STAGE].error_code == "UNIT_GONE"
+    assert (await get(world, type_id)).organizational_unit_id == anew
+    await world.make_due(setup_id)
+    await world.complete(setup_id)
+    assert await unit_in_aws(world, mover) == anew
 
 
 async def test_a_worker_that_dies_anywhere_leaves_a_move_to_the_next_one(

@@ -57,7 +57,7 @@ async def rename(
     try:
         await organizations.update_organizational_unit(OrganizationalUnitId=unit_id, Name=name)
     except organizations.exceptions.OrganizationalUnitNotFoundException:
-        return outcomes.keep_missing
+        return partial(outcomes.keep_missing, unit_id=unit_id)
     except organizations.exceptions.DuplicateOrganizationalUnitException:
         holder = await find_unit(organizations, workloads_id, name)
         if holder != unit_id:

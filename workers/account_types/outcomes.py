@@ -46,9 +46,9 @@ async def keep_unit(
     """AWS has the unit under this id, unless that is the one of another type."""
     assert account_type.aws_name is not None, "written before the call"
     name = account_type.aws_name
-    is_own = await remember_unit(session, account_type.tenancy_id, account_type.id, unit_id)
+    own = await remember_unit(session, account_type.tenancy_id, account_type.id, unit_id)
     await session.refresh(account_type)
-    if is_own:
+    if own is not None:
         change(account_type, attempts=0, **NO_ERROR)
     else:
         await keep_error(session, account_type, asked=asked, error=name_taken(name).error, delay=delay)
@@ -56,10 +56,11 @@ async def keep_unit(
 
 async def keep_found(session: AsyncSession, account_type: AccountType, *, unit_id: str | None) -> None:
     """What is to be deleted has this unit, or none."""
-    if unit_id is None or not await remember_unit(session, account_type.tenancy_id, account_type.id, unit_id):
-        await keep_deleted(session, account_type)
-    else:
+    if unit_id is not None:
+        await remember_unit(session, account_type.tenancy_id, account_type.id, unit_id)
         await session.refresh(account_type)
+    if account_type.organizational_unit_id is None:
+        await keep_deleted(session, account_type)
 
 
 async def keep_renamed(session: AsyncSession, account_type: AccountType, *, name: str) -> None:
@@ -67,9 +68,10 @@ async def keep_renamed(session: AsyncSession, account_type: AccountType, *, name
     change(account_type, aws_name=name, attempts=0, **NO_ERROR)
 
 
-async def keep_missing(session: AsyncSession, account_type: AccountType) -> None:
-    """Somebody has deleted the unit in AWS: it is to be made anew."""
-    change(account_type, organizational_unit_id=None, aws_name=None)
+async def keep_missing(session: AsyncSession, account_type: AccountType, *, unit_id: str) -> None:
+    """Somebody has deleted this unit in AWS: unless that is done by now, it is to be made anew."""
+    if account_type.organizational_unit_id == unit_id:
+        change(account_type, organizational_unit_id=None, aws_name=None)
 
 
 async def keep_name_taken(

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.account_types.models import AccountType
@@ -98,20 +98,20 @@ async def _remember_foundation(session: AsyncSession, tenancy: Tenancy, unit_id:
         await wake_attached(session, tenancy.id, account_type_id=account_type_id)
 
 
-async def declare_name(session: AsyncSession, account_type_id: UUID) -> str:
-    """The name under which AWS is asked to make the unit of a type, on record from now on."""
-    declared = (
-        update(AccountType)
-        .where(AccountType.id == account_type_id)
-        .values(aws_name=func.coalesce(AccountType.aws_name, AccountType.name))
-        .returning(AccountType.aws_name)
-        .execution_options(synchronize_session=False)
-    )
-    return str((await session.execute(declared)).scalar_one())
+async def declare_name(session: AsyncSession, account_type_id: UUID) -> AccountType:
+    """The type, locked. While it has no unit, the name under which AWS is asked to make one is on record from now on."""
+    found = select(AccountType).where(AccountType.id == account_type_id).with_for_update(key_share=True)
+    account_type = (await session.scalars(found)).one()
+    if account_type.organizational_unit_id is None and account_type.aws_name is None:
+        account_type.aws_name = account_type.name
+    return account_type
 
 
-async def remember_unit(session: AsyncSession, tenancy_id: UUID, account_type_id: UUID, unit_id: str) -> bool:
-    """The type has its unit in AWS; False when that is the unit of another type, which is being renamed."""
+async def remember_unit(session: AsyncSession, tenancy_id: UUID, account_type_id: UUID, unit_id: str) -> str | None:
+    """The id of the type's unit in AWS: this one, unless it has one by now.
+
+    None when this is the unit of another type, which is being renamed.
+    """
     of_another = exists().where(
         AccountType.tenancy_id == tenancy_id,
         AccountType.organizational_unit_id == unit_id,
@@ -120,23 +120,31 @@ async def remember_unit(session: AsyncSession, tenancy_id: UUID, account_type_id
     taken = bool(await session.scalar(select(of_another)))
     # No call has made one of its own then, so under another name it is another beginning.
     found = {"aws_name": None} if taken else {"organizational_unit_id": unit_id}
-    await session.execute(
+    ours = (AccountType.tenancy_id == tenancy_id, AccountType.id == account_type_id)
+    written = await session.scalar(
         update(AccountType)
-        .where(AccountType.tenancy_id == tenancy_id, AccountType.id == account_type_id)
+        .where(*ours, AccountType.organizational_unit_id.is_(None))
         .values(**found)
+        .returning(AccountType.organizational_unit_id)
         .execution_options(synchronize_session=False)
     )
-    if not taken:
+    if written is not None:
         await wake_attached(session, tenancy_id, account_type_id=account_type_id)
-    return not taken
+    return await session.scalar(select(AccountType.organizational_unit_id).where(*ours))
 
 
-async def forget_unit(session: AsyncSession, account_type: AccountType) -> None:
-    """AWS does not have the unit of the type any more: it is to be found or made anew."""
-    await session.execute(
+async def forget_unit(session: AsyncSession, account_type: AccountType, unit_id: str) -> None:
+    """AWS does not have this unit of the type any more: unless that is done by now, it is to be found or made anew."""
+    forgotten = await session.scalar(
         update(AccountType)
-        .where(AccountType.tenancy_id == account_type.tenancy_id, AccountType.id == account_type.id)
+        .where(
+            AccountType.tenancy_id == account_type.tenancy_id,
+            AccountType.id == account_type.id,
+            AccountType.organizational_unit_id == unit_id,
+        )
         .values(organizational_unit_id=None, aws_name=None)
+        .returning(AccountType.id)
         .execution_options(synchronize_session=False)
     )
-    await wake(session, account_type.id)
+    if forgotten is not None:
+        await wake(session, account_type.id)

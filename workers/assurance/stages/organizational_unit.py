@@ -11,10 +11,10 @@ from workers.assurance.stage import Finding, Stage, StageStopped, cis, finding, 
 from workers.assurance.tenancy import initializing
 from workers.assurance.units import (
     PERMISSIONS,
+    create_unit,
     declare_name,
     forget_unit,
     make_missing_units,
-    make_unit,
     name_taken,
     remember_unit,
 )
@@ -53,7 +53,7 @@ async def apply(run: Run) -> None:
             organizations.exceptions.DestinationParentNotFoundException,
             organizations.exceptions.TargetNotFoundException,
         ) as error:
-            await _forget_unit(run, account_type)
+            await _forget_unit(run, account_type, unit_id)
             raise _unit_gone(account_type.name, unit_id) from error
 
 
@@ -72,28 +72,37 @@ async def _make_unit(run: Run, account_type: AccountType) -> str:
     workloads = run.tenancy.workloads_ou_id
     if account_type.foundation or workloads is None:
         raise initializing(run.tenancy)
-    async with run.write() as session:
-        name = await declare_name(session, account_type.id)
     async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
         try:
-            unit_id = await make_unit(run.engine, run.aws, run.tenancy, workloads, name)
+            return await _make_below(run, organizations, workloads, account_type)
         except organizations.exceptions.ParentNotFoundException as error:
             await make_missing_units(run)
             raise _unit_gone("Workloads", workloads) from error
-    async with run.write() as session:
-        is_own = await remember_unit(session, run.tenancy.id, account_type.id, unit_id)
-    if not is_own:
-        raise name_taken(name)
+
+
+async def _make_below(run: Run, organizations: "OrganizationsClient", workloads: str, account_type: AccountType) -> str:
+    # The type is looked at within the turn: until it came, somebody may have made the unit and given it another name.
+    async with organization_turn(run.engine, run.aws, run.tenancy.id):
+        async with run.write() as session:
+            declared = await declare_name(session, account_type.id)
+        if declared.organizational_unit_id is not None:
+            return declared.organizational_unit_id
+        assert declared.aws_name is not None, "just declared"
+        made = await create_unit(organizations, workloads, declared.aws_name)
+        async with run.write() as session:
+            unit_id = await remember_unit(session, run.tenancy.id, account_type.id, made)
+    if unit_id is None:
+        raise name_taken(declared.aws_name)
     return unit_id
 
 
-async def _forget_unit(run: Run, account_type: AccountType) -> None:
+async def _forget_unit(run: Run, account_type: AccountType, unit_id: str) -> None:
     """Have the unit of the account type found or made anew: the tenancy's own here, others by the next attempt."""
     if account_type.foundation:
         await make_missing_units(run)
         return
     async with run.write() as session:
-        await forget_unit(session, account_type)
+        await forget_unit(session, account_type, unit_id)
 
 
 def _unit_gone(name: str, unit_id: str) -> StageStopped:
