@@ -57,7 +57,7 @@ async def delete_group(session: AsyncSession, tenancy_id: UUID, group_id: UUID) 
     if members or grants:
         raise refuse(
             UserErrorCode.GROUP_IN_USE,
-            f"The group {group.name!r} has {members} members and {grants} roles on account types; remove these with "
+            f"The group {group.name!r} has members ({members}) or roles on account types ({grants}); remove these with "
             "removeGroupMembers and setAccountTypeAccess first.",
             "groupId",
         )

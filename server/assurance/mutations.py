@@ -89,6 +89,11 @@ class RetryAccountSetupInput:
 
 
 @strawberry.input
+class ReassureAccountInput:
+    account_id: strawberry.ID
+
+
+@strawberry.input
 class CancelAccountSetupInput:
     setup_id: strawberry.ID
 
@@ -119,6 +124,12 @@ class RemoveAccountTagsPayload:
 
 @strawberry.type
 class RetryAccountSetupPayload:
+    account: Account | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class ReassureAccountPayload:
     account: Account | None
     user_errors: list[UserError]
 
@@ -226,6 +237,22 @@ class AssuranceMutation:
             ),
         )
         return await read_payload(info, RetryAccountSetupPayload, account=account_id)
+
+    @mutation(
+        Role.OPERATOR,
+        races=requests.RACES,
+        description=(
+            "Go through every stage of an ACTIVE account again, and put right what somebody has changed in AWS: the"
+            " hardening, the unit, the roles of groups."
+        ),
+    )
+    async def reassure_account(self, info: Info[Context, None], input: ReassureAccountInput) -> ReassureAccountPayload:
+        account_id = node_id(input.account_id, "acc", "accountId")
+        await mutate(
+            info,
+            lambda session: requests.reassure_account(session, info.context.viewer.tenancy_id, account_id),
+        )
+        return await read_payload(info, ReassureAccountPayload, account=account_id)
 
     @mutation(
         Role.OPERATOR,

@@ -14,7 +14,7 @@ from server.account_types.models import AccountType
 from server.account_types.service import usable
 from server.accounts import service as accounts
 from server.accounts.governance import hold_propagation, propagate_tags
-from server.accounts.models import Account, AccountRole
+from server.accounts.models import Account, AccountRole, AccountStatus
 from server.accounts.service import Actor
 from server.accounts.tags import TagValue, remove_tags, set_tags
 from server.assurance.models import LIVE, CreateIntent, IntentState, Setup, SetupKind, SetupStatus
@@ -178,6 +178,27 @@ async def retry_account_setup(
     """Retry what failed in the account's latest setup. Raises Refused as `retry_setup` does, NOT_FOUND besides."""
     account = await _account(session, tenancy_id, account_id, lock=False)
     await retry_setup(session, account, stage)
+    return account.id
+
+
+async def reassure_account(session: AsyncSession, tenancy_id: UUID, account_id: UUID) -> UUID:
+    """Begin a setup that goes through every stage again and puts right what differs in AWS. Returns the account's id.
+
+    Raises Refused, changing nothing: NOT_FOUND, SETUP_IN_PROGRESS, PROTECTED for an account that was given up or
+    closed, NOT_READY for one that never was ACTIVE, whose first setup does all of that.
+    """
+    # The setup first, as everybody locks them.
+    await lock_latest_setup(session, tenancy_id, account_id)
+    account = await _account(session, tenancy_id, account_id)
+    accounts.refuse_gone(account)
+    if account.status is AccountStatus.ERROR:
+        raise refuse(
+            UserErrorCode.NOT_READY,
+            f"The first setup of {account.name!r} has failed; put right what it says and retry it with "
+            "retryAccountSetup.",
+            "accountId",
+        )
+    await begin_setup(session, account, SetupKind.REASSURE)
     return account.id
 
 

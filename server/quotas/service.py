@@ -76,7 +76,7 @@ async def check_quota(
     if in_use + adding > limit:
         raise refuse(
             UserErrorCode.QUOTA_EXCEEDED,
-            f"The quota {code} is exceeded: AWS allows {limit:,} {NOUNS[code]}; {in_use:,} are in use, and this would "
+            f"The quota {code} is exceeded: at most {limit:,} {NOUNS[code]}; {in_use:,} are in use, and this would "
             f"add {adding:,}. Ask AWS Support for a higher limit. Freehold reads it from AWS within the hour, where "
             "AWS tells it; otherwise set it with setQuota.",
             *field,

@@ -85,7 +85,7 @@ async def test_a_group_gets_several_roles_and_loses_them(
     assert await owner.fetchval(*due) == first
     refused = (await run("deleteGroup", groupId=group))["userErrors"]
     assert [error["code"] for error in refused] == ["GROUP_IN_USE"]
-    assert "0 members and 3 roles" in refused[0]["message"]
+    assert "members (0) or roles on account types (3)" in refused[0]["message"]
     left = await done("setAccountTypeAccess", accountTypeId=kind, revoke=[{"groupId": group, "role": "ADMIN"}])
     assert [each["role"] for each in left["access"]] == ["DEVELOPER", "READONLY"]
     assert (await done("setAccountTypeAccess", accountTypeId=kind, revoke=[{"groupId": group}]))["access"] == []

@@ -58,7 +58,7 @@ async def test_users_come_and_go(done: Done, run: Run, ask: Ask) -> None:
     assert (await done("removeGroupMembers", groupId=first["id"], userIds=both))["members"] == []
     refused = await run("deleteGroup", groupId=second["id"])
     assert [(error["code"], error["field"]) for error in refused["userErrors"]] == [("GROUP_IN_USE", ["groupId"])]
-    assert "2 members and 0 roles" in refused["userErrors"][0]["message"]
+    assert "members (2) or roles on account types (0)" in refused["userErrors"][0]["message"]
     for user_id in both:
         assert await done("deleteUser", userId=user_id) == user_id
     assert await done("deleteGroup", groupId=second["id"]) == second["id"]

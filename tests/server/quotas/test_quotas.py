@@ -166,7 +166,7 @@ async def test_of_requests_that_meet_none_exceeds_the_limit(ask: Ask, kind: str,
     for [error] in refused:
         assert error["code"] == "QUOTA_EXCEEDED"
         assert error["field"] == (["target"] if code == "POLICIES_PER_TARGET" else None)
-        assert f"AWS allows {used + 3} {LIMITED[code]}" in error["message"]
+        assert f"at most {used + 3} {LIMITED[code]}" in error["message"]
         assert f"{used + 3} are in use" in error["message"]
 
 
