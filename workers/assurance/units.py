@@ -99,7 +99,7 @@ async def _remember_foundation(session: AsyncSession, tenancy: Tenancy, unit_id:
 
 
 async def declare_name(session: AsyncSession, account_type_id: UUID) -> AccountType:
-    """The type, locked. While it has no unit, the name under which AWS is asked to make one is on record from now on."""
+    """The type, locked. While it has no unit, the name under which AWS is asked for one is on record from now on."""
     found = select(AccountType).where(AccountType.id == account_type_id).with_for_update(key_share=True)
     account_type = (await session.scalars(found)).one()
     if account_type.organizational_unit_id is None and account_type.aws_name is None:
