@@ -29,6 +29,8 @@ from server.policies.models import (
 from server.policies.service import TARGET_IN_AWS, forget_drift, on_targets, record_event
 from server.tenancies.models import Tenancy
 
+# In these states AWS has been asked all that is to be asked of a policy, unless it is due; some version is in force.
+AT_REST = (PolicyState.ACTIVE, PolicyState.FAILED)
 # What another comparison may find otherwise of the same drift; since when it is known stays, and that it is mended.
 FOUND = ("account_type_id", "account_id", "target_tenancy_id", "detail", "name", "description", "document")
 
@@ -73,7 +75,7 @@ async def next_reading(session: AsyncSession, comparison: PolicyComparison) -> R
     """The next policy at rest, of which AWS is to be asked; None when there is none left."""
     found = select(Policy).where(
         Policy.tenancy_id == comparison.tenancy_id,
-        Policy.state == PolicyState.ACTIVE,
+        Policy.state.in_(AT_REST),
         Policy.next_attempt_at.is_(None),
         Policy.aws_policy_id.is_not(None),
         *(() if comparison.after_policy_id is None else (Policy.id > comparison.after_policy_id,)),
@@ -103,7 +105,9 @@ async def keep_reading(
         return None
     comparison.after_policy_id = policy.id
     rows = await session.scalars(select(PolicyDrift).where(PolicyDrift.policy_id == policy.id))
-    before = {(each.kind, each.aws_target_id): each for each in rows}
+    # What was found of a document before AWS refused the next one is neither still so nor no longer so.
+    left_out = {DriftKind.DOCUMENT_CHANGED} if in_aws is not None and policy.state is PolicyState.FAILED else set()
+    before = {(each.kind, each.aws_target_id): each for each in rows if each.kind not in left_out}
     now = {(each.kind, each.aws_target_id): each for each in await _differences(session, policy, in_aws)}
     judged = Judged(
         tuple(drift.detail for key, drift in now.items() if key not in before or _differ(before[key], drift)),
@@ -118,8 +122,9 @@ async def keep_reading(
                 setattr(before[key], name, getattr(drift, name))
         else:
             session.add(drift)
-    # A policy that is as it should be has the error of a mending, for as long as there is something to mend.
-    is_solved = policy.error_code is not None and not any(before[key].mending for key in before.keys() & now.keys())
+    # A policy that is ACTIVE has the error of a mending, for as long as there is something to mend.
+    has_error = policy.state is PolicyState.ACTIVE and policy.error_code is not None
+    is_solved = has_error and not any(before[key].mending for key in before.keys() & now.keys())
     if is_solved:
         change(policy, **NO_ERROR)
     if judged != Judged() or is_solved:
@@ -161,7 +166,8 @@ async def _differences(session: AsyncSession, policy: Policy, in_aws: InAws | No
         detail = f"Somebody has deleted it in AWS, where it was {policy.aws_policy_id}; it is in force nowhere."
         return [PolicyDrift(**ours, kind=DriftKind.POLICY_MISSING, aws_target_id="", detail=detail)]
     found = []
-    if changed := tuple(_changed(policy, in_aws)):
+    # Which version AWS has of a policy whose last one it has refused is not on record.
+    if policy.state is PolicyState.ACTIVE and (changed := tuple(_changed(policy, in_aws))):
         called = f"; it is called {in_aws.name!r} there" if in_aws.name != policy.name else ""
         found.append(
             PolicyDrift(

@@ -20,6 +20,7 @@ from server.config import SIMULATOR_CREDENTIALS
 from server.database import transaction
 from server.errors import Refused
 from server.policies.comparison import request_comparison, schedule_comparisons
+from server.policies.drift import AT_REST
 from server.policies.models import Policy, PolicyAttachment, PolicyComparison, PolicyState
 from server.policies.requests import Target
 from tests.server.waiting import until
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 OTHER = {**DOCUMENT, "Statement": [{**DOCUMENT["Statement"][0], "Action": ["ec2:*"]}]}
 EVERY = timedelta(minutes=15)
+PUT_AWAY = {"state": PolicyState.FAILED, "aws_policy_id": None, "next_attempt_at": None}
 READS = ("DescribePolicy", "ListTargetsForPolicy")
 
 
@@ -77,7 +79,7 @@ async def put_away(policies: Policies, policy_id: UUID) -> None:
                 await organizations.detach_policy(PolicyId=policy.aws_policy_id, TargetId=each)
     async with transaction(policies.world.engine) as session:
         await session.execute(delete(PolicyAttachment).where(PolicyAttachment.policy_id == policy_id))
-        await session.execute(update(Policy).where(Policy.id == policy_id).values(state="FAILED", next_attempt_at=None))
+        await session.execute(update(Policy).where(Policy.id == policy_id).values(**PUT_AWAY))
 
 
 async def in_aws(policies: Policies, policy_id: UUID) -> str:
@@ -126,7 +128,7 @@ async def kinds(policies: Policies, policy_id: UUID) -> list[str]:
 async def at_rest(world: World) -> set[str]:
     """The ids in AWS of the policies that are compared."""
     rows = select(Policy.aws_policy_id).where(
-        Policy.tenancy_id == world.tenancy_id, Policy.state == PolicyState.ACTIVE, Policy.next_attempt_at.is_(None)
+        Policy.tenancy_id == world.tenancy_id, Policy.state.in_(AT_REST), Policy.next_attempt_at.is_(None)
     )
     async with transaction(world.engine) as session:
         return {each for each in await session.scalars(rows) if each is not None}
@@ -309,6 +311,56 @@ async def test_what_is_under_way_or_refused_is_no_drift(
     await policies.roll_out(ours)
     for policy_id in (waiting, failed):
         await put_away(policies, policy_id)
+
+
+async def test_what_else_is_changed_of_a_policy_whose_last_update_was_refused_is_found(
+    world: World, policies: Policies, ours: UUID, unit: str, hardened: UUID, stranger: "OrganizationsClient"
+) -> None:
+    aws_id, number = await in_aws(policies, ours), (await world.account(hardened)).aws_account_id
+    assert number is not None
+    world.proxy.fail("UpdatePolicy", *[refuse("MalformedPolicyDocumentException")] * 2)
+    await policies.update(ours, document=OTHER)
+    await policies.roll_out(ours)
+    await compare(world)
+    assert await policies.states(ours) == ["FAILED", "ACTIVE"]
+    assert await policies.drift(ours) == []
+    await stranger.detach_policy(PolicyId=aws_id, TargetId=unit)
+    await stranger.attach_policy(PolicyId=aws_id, TargetId=number)
+    await compare(world)
+    assert [(each.kind, each.aws_target_id) for each in await policies.drift(ours)] == [
+        ("ATTACHED_ELSEWHERE", number),
+        ("DETACHED", unit),
+    ]
+    failed = await policies.get(ours)
+    assert (failed.state, failed.error_code) == ("FAILED", "MalformedPolicyDocumentException")
+    # Its version is refused once more and what was detached is attached; the other target waits for a version in force.
+    await policies.mend(ours)
+    assert await policies.roll_out(ours) == {"UpdatePolicy": 1, "AttachPolicy": 1}
+    assert await policies.states(ours) == ["FAILED", "ACTIVE"]
+    assert [(each.kind, each.mending) for each in await policies.drift(ours)] == [("ATTACHED_ELSEWHERE", True)]
+    for each in (unit, number):
+        await stranger.detach_policy(PolicyId=aws_id, TargetId=each)
+    await stranger.delete_policy(PolicyId=aws_id)
+    await compare(world)
+    assert await kinds(policies, ours) == ["POLICY_MISSING"]
+
+
+async def test_a_changed_document_is_still_told_of_a_policy_whose_next_update_was_refused(
+    world: World, policies: Policies, ours: UUID, stranger: "OrganizationsClient", caplog: pytest.LogCaptureFixture
+) -> None:
+    await stranger.update_policy(PolicyId=await in_aws(policies, ours), Content=json.dumps(OTHER))
+    await compare(world)
+    world.proxy.fail("UpdatePolicy", refuse("MalformedPolicyDocumentException"))
+    await policies.update(ours, description="newer")
+    await policies.roll_out(ours)
+    caplog.set_level(logging.INFO)
+    await compare(world)
+    assert await kinds(policies, ours) == ["DOCUMENT_CHANGED"]
+    assert "this is no longer so" not in caplog.text
+    await policies.retry(ours)
+    await policies.roll_out(ours)
+    assert await policies.states(ours) == ["ACTIVE", "ACTIVE"]
+    assert await policies.drift(ours) == []
 
 
 async def test_a_closed_account_may_have_lost_its_policies(
