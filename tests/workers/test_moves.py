@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Literal
 from uuid import UUID, uuid4
 
@@ -18,13 +19,13 @@ from server.leases import StageErrorClass
 from server.policies.requests import Target
 from server.tenancies.models import OrganizationTurn
 from tests.workers.deaths import die_everywhere
-from tests.workers.proxies import Held, refuse
+from tests.workers.proxies import Fault, Held, lose_answer, lose_request, refuse
 from tests.workers.rollouts import Policies
 from tests.workers.test_units import get, in_aws, rename
 from tests.workers.test_worker import worker_process
 from tests.workers.world import World
 from workers.assurance.protection import POLICY_TYPE
-from workers.aws.session import Aws
+from workers.aws.session import QUARANTINE_SECONDS, Aws
 from workers.main import working
 
 STAGE = "organizational_unit"
@@ -187,6 +188,25 @@ async def test_what_somebody_detached_in_aws_is_attached_again_before_an_account
     await world.make_due(setup_id)
     await world.complete(setup_id)
     assert seen == [{aws_policy_id}]
+
+
+@pytest.mark.parametrize("lose", [lose_answer, lose_request])
+async def test_a_move_whose_answer_was_lost_is_waited_out_before_anything_else(
+    world: World, mover: UUID, lose: Fault
+) -> None:
+    """AWS may hear it late, when the account has been moved on, and would take it back there."""
+    setup_id = await move(world, mover, await new_type(world), "organizational_unit")
+    world.proxy.fail("MoveAccount", lose)
+    begun = (await world.setup_of(mover)).requested_at
+    setup = await world.run(setup_id)
+    assert world.proxy.calls["MoveAccount"] == 1
+    assert setup.status is SetupStatus.WAITING
+    assert setup.next_attempt_at is not None
+    assert setup.next_attempt_at - begun >= timedelta(seconds=QUARANTINE_SECONDS)
+    assert (await world.stages(setup_id))["organizational_unit"].error_code == "MOVE_OUTCOME_UNKNOWN"
+    await world.make_due(setup_id)
+    await world.complete(setup_id)
+    assert world.proxy.calls["MoveAccount"] == (1 if lose is lose_answer else 2)
 
 
 async def test_what_is_being_detached_is_not_waited_for(world: World, policies: Policies, mover: UUID) -> None:

@@ -18,6 +18,8 @@ from workers.assurance.units import (
     name_taken,
     remember_unit,
 )
+from workers.aws.errors import is_outcome_unknown
+from workers.aws.session import CALL_SECONDS, QUARANTINE_SECONDS
 from workers.aws.turns import organization_turn
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ async def check(run: Run) -> Sequence[Finding]:
 async def apply(run: Run) -> None:
     account_type = await _type(run)
     unit_id = account_type.organizational_unit_id or await _make_unit(run, account_type)
-    async with run.aws.client("organizations", run.tenancy.home_region) as organizations:
+    async with run.aws.client("organizations", run.tenancy.home_region, once=True) as organizations:
         try:
             await _move(run, organizations, account_type, unit_id)
         except organizations.exceptions.DuplicateAccountException:
@@ -63,9 +65,27 @@ async def _move(run: Run, organizations: "OrganizationsClient", account_type: Ac
         if parent != unit_id:
             # Within the turn, in which nobody detaches what was just seen.
             await await_policies(run, organizations, account_type, unit_id)
-            await organizations.move_account(
-                AccountId=run.aws_account_id, SourceParentId=parent, DestinationParentId=unit_id
-            )
+            await run.lease.renew()
+            # Nobody else may hold the lease before this call has ended.
+            run.lease.check(margin=CALL_SECONDS)
+            try:
+                await organizations.move_account(
+                    AccountId=run.aws_account_id, SourceParentId=parent, DestinationParentId=unit_id
+                )
+            except Exception as error:
+                if is_outcome_unknown(error):
+                    raise _outcome_unknown() from error
+                raise
+
+
+def _outcome_unknown() -> StageStopped:
+    """AWS may hear the call until then; a later move that it met would be undone by it."""
+    return wait(
+        "MOVE_OUTCOME_UNKNOWN",
+        "The answer of AWS to MoveAccount was lost. Freehold waits until AWS can no longer hear that call, and then "
+        "looks where the account is.",
+        QUARANTINE_SECONDS,
+    )
 
 
 async def _make_unit(run: Run, account_type: AccountType) -> str:
