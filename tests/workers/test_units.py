@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -26,7 +27,7 @@ from tests.workers.test_worker import worker_process
 from tests.workers.world import World
 from workers.account_types.calls import PERMISSIONS
 from workers.assurance.units import list_units
-from workers.aws.session import QUARANTINE_SECONDS
+from workers.aws.session import QUARANTINE_SECONDS, Aws
 from workers.main import working
 
 CALLS = ("CreateOrganizationalUnit", "UpdateOrganizationalUnit", "DeleteOrganizationalUnit")
@@ -244,6 +245,38 @@ async def test_what_passes_is_tried_again_and_what_does_not_is_told(world: World
     assert (denied.error_code, denied.error_class) == ("AccessDeniedException", StageErrorClass.NEEDS_PERSON)
     assert "updateAccountType" in str(denied.error_message)
     assert denied.next_attempt_at is None
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "TooManyRequestsException"])
+@pytest.mark.parametrize("meanwhile", [False, True])
+async def test_a_refusal_is_told_no_more_when_a_setup_has_made_the_unit(
+    world: World, code: str, *, meanwhile: bool
+) -> None:
+    """It makes it after the refusal, or before the refusal is written down."""
+    type_id, held = await world.account_type(f"Refused once {uuid4().hex}"), Held(refuse(code))
+    _, setup_id = await world.request(f"Refused once {uuid4().hex[:8]}", type_id)
+    async with world.holding(setup_id) as run, Aws(world.settings) as aws:
+        await world.assure(run, "create_account")
+        world.proxy.fail(CALLS[0], held)
+        keeping = asyncio.create_task(replace(world, aws=aws).keep_unit(type_id))
+        async with asyncio.timeout(20):
+            await held.reached.wait()
+        if not meanwhile:
+            held.release()
+            await keeping
+            assert (await get(world, type_id)).error_code == code
+        async with transaction(world.engine) as session:
+            await session.execute(delete(OrganizationTurn).where(OrganizationTurn.tenancy_id == world.tenancy_id))
+        await world.assure(run, "organizational_unit")
+        held.release()
+        await keeping
+    if (await get(world, type_id)).next_attempt_at is not None:
+        await make_due(world, type_id)
+        assert await world.keep_unit(type_id) == {}
+    kept = await get(world, type_id)
+    assert (await in_aws(world))[kept.name] == kept.organizational_unit_id
+    assert (kept.error_code, kept.error_class, kept.next_attempt_at) == (None, None, None)
+    await world.complete(setup_id)
 
 
 async def test_what_is_asked_while_aws_refuses_is_tried_at_once(world: World, kind: UUID) -> None:

@@ -11,7 +11,7 @@ from server import leases
 from server.account_types.models import AccountType, AccountTypeState
 from server.accounts.models import Account, AccountStatus
 from server.jobs import Job
-from server.leases import LASTING
+from server.leases import LASTING, NO_ERROR, change
 from server.tenancies.models import Tenancy
 from workers.account_types import calls, outcomes
 from workers.assurance.units import NAME_TAKEN
@@ -44,12 +44,15 @@ async def next_step(session: AsyncSession, account_type: AccountType) -> Step[Ac
     if account_type.lease_until is None:
         return None
     tenancy = await session.get_one(Tenancy, account_type.tenancy_id, populate_existing=True)
-    call = None
-    if account_type.error_class not in LASTING:
+    call, is_free = None, account_type.error_class not in LASTING or _is_as_wanted(account_type)
+    if is_free:
         is_going = account_type.state is AccountTypeState.DELETING
         choose = _call_of_deletion if is_going else _call
         call = await choose(session, account_type, tenancy)
     if call is None:
+        if is_free:
+            # Of a call for which there is no reason any more, as when a setup has made the unit meanwhile.
+            change(account_type, **NO_ERROR)
         await leases.rest(session, account_type)
         logger.info("account type %s: its unit is as it can be", label(account_type))
         return None
@@ -61,6 +64,12 @@ async def next_step(session: AsyncSession, account_type: AccountType) -> Step[Ac
         {"name": account_type.name, "email": "", "retry": "call updateAccountType or deleteAccountType again"},
         partial(outcomes.keep_error, asked=outcomes.Asked.of(account_type)),
     )
+
+
+def _is_as_wanted(account_type: AccountType) -> bool:
+    """Whether AWS has the unit, under the type's name, of a type that stays."""
+    is_there = account_type.organizational_unit_id is not None and account_type.aws_name == account_type.name
+    return is_there and account_type.state is AccountTypeState.ACTIVE
 
 
 def label(account_type: AccountType) -> str:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from server.account_types.models import AccountType
 from server.account_types.service import FOUNDATION, wake
+from server.leases import NO_ERROR
 from server.policies.service import wake_attached
 from server.tenancies.models import Tenancy
 from workers.assurance.run import Run
@@ -118,8 +119,9 @@ async def remember_unit(session: AsyncSession, tenancy_id: UUID, account_type_id
         AccountType.id != account_type_id,
     )
     taken = bool(await session.scalar(select(of_another)))
-    # No call has made one of its own then, so under another name it is another beginning.
-    found = {"aws_name": None} if taken else {"organizational_unit_id": unit_id}
+    # No call has made one of its own then, so under another name it is another beginning. What stood in the way of a
+    # unit that is there does so no more, whoever has made it.
+    found = {"aws_name": None} if taken else {"organizational_unit_id": unit_id, **NO_ERROR}
     ours = (AccountType.tenancy_id == tenancy_id, AccountType.id == account_type_id)
     written = await session.scalar(
         update(AccountType)
