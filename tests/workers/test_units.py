@@ -220,6 +220,27 @@ async def test_a_unit_of_the_name_that_is_nobodys_is_told_and_the_name_tried_aga
     assert (await get(world, kind)).error_code is None
 
 
+async def test_a_unit_whose_answer_was_lost_is_its_types_and_its_name_waited_for(world: World, kind: UUID) -> None:
+    name = f"Answer lost {uuid4().hex}"
+    other = await world.account_type(name)
+    world.proxy.fail(CALLS[0], lose_answer)
+    await world.keep_unit(other)
+    await rename(world, other, f"Away {uuid4().hex}")
+    await rename(world, kind, name)
+    await world.keep_unit(kind)
+    waiting = await get(world, kind)
+    assert (waiting.error_code, waiting.error_class) == ("NAME_TAKEN", StageErrorClass.TRANSIENT)
+    assert waiting.next_attempt_at is not None
+    await make_due(world, other)
+    await world.keep_unit(other)
+    await make_due(world, kind)
+    await world.keep_unit(kind)
+    kept, there = await get(world, kind), await in_aws(world)
+    assert there[name] == kept.organizational_unit_id
+    assert there[(await get(world, other)).name] == (await get(world, other)).organizational_unit_id
+    assert (kept.error_code, kept.next_attempt_at) == (None, None)
+
+
 async def test_a_unit_that_somebody_deleted_is_made_anew_under_its_new_name(world: World, kind: UUID) -> None:
     before = (await get(world, kind)).organizational_unit_id
     assert before is not None

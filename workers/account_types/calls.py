@@ -50,7 +50,6 @@ async def rename(
     name: str,
     unit_id: str,
     workloads_id: str,
-    of_others: frozenset[str],
     organizations: "OrganizationsClient",
 ) -> Keep:
     """Give the unit a name. One that another type's unit has still is waited for."""
@@ -61,8 +60,7 @@ async def rename(
     except organizations.exceptions.DuplicateOrganizationalUnitException:
         holder = await find_unit(organizations, workloads_id, name)
         if holder != unit_id:
-            is_strange = holder is not None and holder not in of_others
-            return _keep(outcomes.keep_name_taken, account_type, name=name, is_strange=is_strange)
+            return _keep(outcomes.keep_name_taken, account_type, name=name, holder=holder)
     return partial(outcomes.keep_renamed, name=name)
 
 

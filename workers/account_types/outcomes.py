@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.account_types.models import AccountType, AccountTypeState
@@ -75,17 +75,28 @@ async def keep_missing(session: AsyncSession, account_type: AccountType, *, unit
 
 
 async def keep_name_taken(
-    session: AsyncSession, account_type: AccountType, *, name: str, is_strange: bool, asked: Asked, delay: timedelta
+    session: AsyncSession, account_type: AccountType, *, name: str, holder: str | None, asked: Asked, delay: timedelta
 ) -> None:
-    """AWS has another unit of the name."""
+    """AWS has another unit of the name: `holder`, or one that was gone by the time somebody looked."""
     error = name_taken(name).error
-    if is_strange:
+    if holder is not None and not await _is_of_another(session, account_type, name, holder):
         message = (
             f"AWS has a unit named {name!r} that belongs to no account type. Rename or delete it there, or give the "
             "type another name; updateAccountType with the same name tries again."
         )
         error = StageError(NAME_TAKEN, message, StageErrorClass.NEEDS_PERSON)
     await keep_error(session, account_type, asked=asked, error=error, delay=delay)
+
+
+async def _is_of_another(session: AsyncSession, account_type: AccountType, name: str, unit_id: str) -> bool:
+    # The one that was asked for under the name has the unit, though its answer with the id is not here yet.
+    under_way = func.lower(AccountType.aws_name) == name.lower()
+    of_another = exists().where(
+        AccountType.tenancy_id == account_type.tenancy_id,
+        AccountType.id != account_type.id,
+        or_(AccountType.organizational_unit_id == unit_id, under_way),
+    )
+    return bool(await session.scalar(select(of_another)))
 
 
 async def keep_not_empty(

@@ -89,15 +89,11 @@ async def _call(session: AsyncSession, account_type: AccountType, tenancy: Tenan
             await session.flush()
         return partial(calls.create, account_type, workloads)
     if account_type.aws_name != account_type.name:
-        others = select(AccountType.organizational_unit_id).where(
-            AccountType.tenancy_id == tenancy.id, AccountType.id != account_type.id
-        )
-        of_others = frozenset(other for other in await session.scalars(others) if other is not None)
         aside = f"{account_type.name} ({account_type.id.hex[-12:]})"
         # One of the tenancy has the name still, and may wait for that of this one: so this one makes room meanwhile.
         has_to_wait = account_type.error_code == NAME_TAKEN and account_type.aws_name != aside
         name = aside if has_to_wait else account_type.name
-        return partial(calls.rename, account_type, name, unit_id, workloads, of_others)
+        return partial(calls.rename, account_type, name, unit_id, workloads)
     return None
 
 
