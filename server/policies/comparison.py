@@ -1,7 +1,7 @@
 """Comparisons of a tenancy's policies with AWS, as leased work: when one is due, and how it begins and ends.
 
 A comparison goes policy by policy (`drift.py`), and the row holds how far it has come: a worker that dies leaves the
-rest to the next one.
+rest to the next one. A policy of which AWS refuses to tell is passed over: the others are compared all the same.
 """
 
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.errors import UserErrorCode, refuse
 from server.jobs import Job, enqueue
-from server.leases import LeaseLost
+from server.leases import NO_ERROR, LeaseLost, StageError, change
 from server.policies.models import PolicyComparison
 from server.tenancies.models import Tenancy
 
@@ -36,7 +36,8 @@ async def request_comparison(
 ) -> datetime:
     """Have AWS compared now. Returns the moment since when `checked_at` says that it was.
 
-    With `if_older_than_seconds`, one that began less than so long ago is enough. Raises Refused: VALIDATION, NOT_READY.
+    With `if_older_than_seconds`, one that began less than so long ago is enough, if AWS refused nothing.
+    Raises Refused: VALIDATION, NOT_READY.
     """
     if if_older_than_seconds is not None and if_older_than_seconds < 0:
         raise refuse(UserErrorCode.VALIDATION, "This is a number of seconds, 0 or more.", "ifOlderThanSeconds")
@@ -49,7 +50,7 @@ async def request_comparison(
     row = select(PolicyComparison).where(PolicyComparison.tenancy_id == tenancy_id).with_for_update()
     comparison = (await session.scalars(row)).one()
     now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    if comparison.checked_at is not None and if_older_than_seconds is not None:
+    if comparison.checked_at is not None and comparison.error_code is None and if_older_than_seconds is not None:
         is_enough = (now - comparison.checked_at).total_seconds() <= if_older_than_seconds
         if is_enough:
             return comparison.checked_at
@@ -86,21 +87,24 @@ async def begin(session: AsyncSession, comparison: PolicyComparison, every: time
 
 
 async def finish(session: AsyncSession, comparison: PolicyComparison, every: timedelta | None) -> None:
-    """Every policy was compared. Whoever has asked since this one began gets another one at once."""
+    """Every policy was compared, or refused. Whoever has asked since this one began gets another one at once."""
     began_at, requested_at = comparison.started_at, comparison.requested_at
     comparison.checked_at = began_at
+    if comparison.refused_at is not None and began_at is not None and comparison.refused_at < began_at:
+        change(comparison, **NO_ERROR, refused_at=None)
     await _rest(session, comparison, every)
     if requested_at is not None and began_at is not None and requested_at > began_at:
         comparison.requested_at = comparison.next_attempt_at = requested_at
 
 
-async def postpone(
-    session: AsyncSession, comparison: PolicyComparison, delay: timedelta | None, every: timedelta | None
-) -> None:
-    """AWS has answered with an error: it goes on after `delay`. None where it would be the same: there it ends."""
-    if delay is None:
-        await _rest(session, comparison, every)
-        return
+async def keep_refused(session: AsyncSession, comparison: PolicyComparison, error: StageError) -> None:
+    """AWS has answered with an error that would be the same again."""
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    change(comparison, **error.columns, refused_at=now, attempts=0)
+
+
+async def postpone(session: AsyncSession, comparison: PolicyComparison, delay: timedelta) -> None:
+    """AWS has answered with an error that passes: it goes on after `delay`."""
     comparison.attempts += 1
     comparison.next_attempt_at = (await session.execute(select(func.clock_timestamp() + delay))).scalar_one()
     comparison.lease_owner = comparison.lease_until = None

@@ -221,10 +221,14 @@ class PolicyDrift(Base):
     mending: Mapped[bool] = mapped_column(server_default=text("false"), default=False)
 
 
-class PolicyComparison(Leased, Base):
-    """The comparisons of a tenancy's policies with AWS: when the next one is due, and how far one has come."""
+class PolicyComparison(Refusable, Leased, Base):
+    """The comparisons of a tenancy's policies with AWS: when the next one is due, and how far one has come.
+
+    The error is what AWS refused last, until a comparison comes to its end in which it refuses nothing.
+    """
 
     __tablename__ = "policy_comparison"
+    __table_args__ = (one_of("error_class", StageErrorClass),)
 
     # The tenancy's own, of which there is one: it tells in a line of the log which it is.
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -240,6 +244,8 @@ class PolicyComparison(Leased, Base):
     after_policy_id: Mapped[UUID | None]
     # When the last one that came to its end began.
     checked_at: Mapped[datetime | None]
+    # When AWS refused what the error is about.
+    refused_at: Mapped[datetime | None]
 
 
 class PolicyEvent(Base):

@@ -156,6 +156,32 @@ class PolicyAttachment(Node):
     )
 
 
+@strawberry.type(description="Why AWS was not compared with a policy, or with none.")
+class PolicyComparisonError:
+    code: str = strawberry.field(description="AWS's own code where there is one.")
+    message: str = strawberry.field(description="Which policy was not compared, why, and what to do.")
+    class_: StageErrorClass = column("class", graphql_name="class")
+    aws_request_id: str | None = strawberry.field(description="What AWS Support asks for.")
+
+
+@strawberry.type(description="How the comparisons of policies with AWS go.")
+@table(models.PolicyComparison)
+class PolicyComparison:
+    started_at: datetime | None = strawberry.field(description="When the one under way began; null at rest.")
+    next_attempt_at: datetime | None = strawberry.field(
+        description="When policies are compared next, or the one under way goes on; null when somebody has to ask."
+    )
+    refused_at: datetime | None = strawberry.field(description="When AWS refused what `error` is about.")
+    error: PolicyComparisonError | None = embedded(
+        "error_",
+        when="code",
+        description=(
+            "What AWS refused last; the worker's log has every refusal. Null as soon as a comparison comes to its end"
+            " in which AWS refuses nothing."
+        ),
+    )
+
+
 @strawberry.type(description="What AWS has otherwise than the policy is on record.")
 @table(models.PolicyDrift)
 class PolicyDrift:

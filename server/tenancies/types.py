@@ -13,7 +13,7 @@ from server.tenancies.models import TenancyState
 
 if TYPE_CHECKING:
     from server.accounts.types import Account
-    from server.policies.types import PolicyDrift
+    from server.policies.types import PolicyComparison, PolicyDrift
     from server.quotas.types import Quota
 
 expose(
@@ -60,6 +60,9 @@ class Tenancy(Node):
         "(select checked_at from policy_comparison where tenancy_id = {row}.id)",
         description=(
             "When the last comparison of policies with AWS that came to its end began: what was done there before that"
-            " is in `policyDrift`. Null before the first."
+            " is in `policyDrift`, but for what `policyComparison { error }` tells. Null before the first."
         ),
+    )
+    policy_comparison: Annotated["PolicyComparison", strawberry.lazy("server.policies.types")] | None = to_one(
+        on={"tenancy_id": "id"}, description="How the comparisons of policies with AWS go; null before any was due."
     )

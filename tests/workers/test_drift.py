@@ -19,6 +19,7 @@ from server.accounts.models import AccountStatus
 from server.config import SIMULATOR_CREDENTIALS
 from server.database import transaction
 from server.errors import Refused
+from server.leases import StageError, StageErrorClass
 from server.policies.comparison import request_comparison, schedule_comparisons
 from server.policies.drift import AT_REST
 from server.policies.models import Policy, PolicyAttachment, PolicyComparison, PolicyState
@@ -29,6 +30,7 @@ from tests.workers.rollouts import DOCUMENT, Policies
 from tests.workers.test_rollout_crashes import roll_out_dying
 from tests.workers.test_rollouts import unit_of
 from tests.workers.world import World
+from workers.assurance.stage import StageStopped
 from workers.lease import Lease, claim
 from workers.main import working
 from workers.policies.comparison import COMPARISON, PERMISSIONS, Comparisons
@@ -557,16 +559,72 @@ async def test_an_error_that_passes_is_waited_for_and_another_is_told(
     await set_comparison(world, next_attempt_at=func.now())
     again = await claim(world.engine, COMPARISON, lease.row_id)
     assert again is not None
-    world.proxy.fail("ListTargetsForPolicy", refuse("AccessDeniedException"))
+    others = len(await at_rest(world)) - 1
+    world.proxy.fail("ListTargetsForPolicy", *[pass_on] * others, refuse("AccessDeniedException"))
     caplog.clear()
     await run(world, again)
     label = f"comparison of the policies of tenancy ten_{world.tenancy_id.hex}"
-    assert f"{label} with AWS has ended: AccessDeniedException: AWS does not allow Freehold" in caplog.text
+    policy = f"The policy {(await policies.get(ours)).name!r} (pol_{ours.hex}) was not compared."
+    told = f"{policy} AWS does not allow Freehold"
+    assert f"{label} with AWS goes on without a policy: AccessDeniedException: {told}" in caplog.text
     assert "have the policies checked again" in caplog.text
     ended = await comparison_of(world)
-    assert (ended.requested_at, ended.started_at, ended.checked_at) == (None, None, before)
+    assert (ended.requested_at, ended.started_at, ended.attempts) == (None, None, 0)
+    # Whoever waits for it waits no longer, and sees what was refused.
+    assert ended.checked_at is not None
+    assert ended.checked_at >= waiting.requested_at
     assert ended.next_attempt_at is not None
-    world.proxy.reset()
+    assert (ended.error_code, ended.error_class) == ("AccessDeniedException", "NEEDS_PERSON")
+    assert ended.error_message is not None
+    assert ended.error_message.startswith(told)
+
+
+async def test_a_policy_that_aws_refuses_to_tell_of_does_not_hide_the_drift_of_the_others(
+    world: World, policies: Policies, ours: UUID, target: Target, unit: str, stranger: "OrganizationsClient"
+) -> None:
+    newer = await policies.create(target)
+    await policies.roll_out(newer)
+    for each in (ours, newer):
+        await stranger.detach_policy(PolicyId=await in_aws(policies, each), TargetId=unit)
+    before = len(await at_rest(world)) - 2
+    world.proxy.fail("ListTargetsForPolicy", *[pass_on] * before, refuse("AccessDeniedException"))
+    await compare(world)
+    assert (await kinds(policies, ours), await kinds(policies, newer)) == ([], ["DETACHED"])
+    refused = await comparison_of(world)
+    assert refused.error_code == "AccessDeniedException"
+    # What is known of a policy stays known while AWS tells nothing of it, and the error until it tells everything.
+    world.proxy.fail("DescribePolicy", *[pass_on] * (before + 1), refuse("AccessDeniedException"))
+    await compare(world)
+    assert (await kinds(policies, ours), await kinds(policies, newer)) == (["DETACHED"], ["DETACHED"])
+    again = await comparison_of(world)
+    assert again.refused_at is not None
+    assert refused.refused_at is not None
+    assert again.refused_at > refused.refused_at
+    await compare(world)
+    told = await comparison_of(world)
+    assert (told.error_code, told.error_message, told.error_class, told.refused_at) == (None, None, None, None)
+    await put_away(policies, newer)
+
+
+async def test_a_comparison_that_cannot_even_begin_ends_with_the_error(
+    world: World, ours: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise StageStopped(StageError("Broken", "It is broken.", StageErrorClass.PERMANENT))
+
+    lease = await requested(world)
+    asked = (await comparison_of(world)).requested_at
+    assert asked is not None
+    with monkeypatch.context() as patched:
+        patched.setattr("workers.policies.comparison.drift.next_reading", broken)
+        assert await run(world, lease) == {}
+    ended = await comparison_of(world)
+    assert (ended.error_code, ended.error_message) == ("Broken", "It is broken.")
+    assert ended.checked_at is not None
+    assert ended.checked_at >= asked
+    assert ended.next_attempt_at is not None
+    await compare(world)
+    assert (await comparison_of(world)).error_code is None
 
 
 async def test_an_error_of_our_own_does_not_end_the_worker(

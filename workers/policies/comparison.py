@@ -5,6 +5,7 @@ It only reads. What it finds is mended by a rollout, when somebody asks for that
 
 import asyncio
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -83,23 +84,47 @@ class Comparisons:
                     drift.pass_over(row, reading)
                     continue
             last = reading
-            in_aws = await _read(reading.aws_policy_id, organizations)
-            async with lease.write() as (session, row):
-                judged = await drift.keep_reading(session, row, reading, in_aws)
-            if judged is not None:
-                _tell(reading, judged)
+            try:
+                await _judge(lease, reading, organizations)
+            except Exception as error:
+                if not await self._stop(lease, error, reading):
+                    return
 
-    async def _stop(self, lease: Lease[PolicyComparison], error: Exception) -> None:
-        """Write down when it goes on after the error; raises it again when nothing can or need be."""
+    async def _stop(self, lease: Lease[PolicyComparison], error: Exception, reading: Reading | None = None) -> bool:
+        """Write the error down, and when it goes on; raises it again when nothing can or need be.
+
+        Whether it goes on at once: with the policies after `reading`, of which AWS would tell no more the next time.
+        """
         if isinstance(error, Interrupted):
             raise error
-        facts = {"name": "", "email": "", "retry": "have the policies checked again"}
+        facts = {
+            "name": "" if reading is None else reading.name,
+            "email": "",
+            "retry": "have the policies checked again",
+        }
         async with lease.write() as (session, row):
             attempts = row.attempts + 1
             told = understood(error, facts, attempts, str(lease))
-            passes = told.error_class is StageErrorClass.TRANSIENT
-            await comparison.postpone(session, row, backoff(attempts) if passes else None, self._every)
-        logger.warning("%s with AWS %s: %s", lease, "waits" if passes else "has ended", told)
+            if passes := told.error_class is StageErrorClass.TRANSIENT:
+                await comparison.postpone(session, row, backoff(attempts))
+            elif reading is not None:
+                told = replace(told, message=f"The {_label(reading)} was not compared. {told.message}")
+                await comparison.keep_refused(session, row, told)
+                drift.pass_over(row, reading)
+            else:
+                await comparison.keep_refused(session, row, told)
+                await comparison.finish(session, row, self._every)
+        outcome = "waits" if passes else "has ended" if reading is None else "goes on without a policy"
+        logger.warning("%s with AWS %s: %s", lease, outcome, told)
+        return reading is not None and not passes
+
+
+async def _judge(lease: Lease[PolicyComparison], reading: Reading, organizations: "OrganizationsClient") -> None:
+    in_aws = await _read(reading.aws_policy_id, organizations)
+    async with lease.write() as (session, row):
+        judged = await drift.keep_reading(session, row, reading, in_aws)
+    if judged is not None:
+        _tell(reading, judged)
 
 
 async def _read(aws_policy_id: str, organizations: "OrganizationsClient") -> InAws | None:
@@ -124,9 +149,13 @@ async def _in_turn() -> None:
     await asyncio.sleep(1 / CALLS_A_SECOND)
 
 
+def _label(reading: Reading) -> str:
+    return f"policy {reading.name!r} (pol_{reading.policy_id.hex})"
+
+
 def _tell(reading: Reading, judged: Judged) -> None:
-    policy = f"{reading.name!r} (pol_{reading.policy_id.hex})"
+    policy = _label(reading)
     for detail in judged.found:
-        logger.warning("policy %s has drifted: %s mendPolicyDrift makes AWS as it is on record.", policy, detail)
+        logger.warning("%s has drifted: %s mendPolicyDrift makes AWS as it is on record.", policy, detail)
     for detail in judged.gone:
-        logger.info("policy %s: AWS is again as it is on record; this is no longer so: %s", policy, detail)
+        logger.info("%s: AWS is again as it is on record; this is no longer so: %s", policy, detail)

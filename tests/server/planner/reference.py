@@ -210,6 +210,8 @@ class Reference:
                 every("policy_drift"), key=itemgetter("found_at", "policy_id", "kind", "aws_target_id")
             ),
             "Tenancy.policiesCheckedAt": lambda *_: self._checked_at(),
+            "Tenancy.policyComparison": lambda *_: one("policy_comparison"),
+            "PolicyComparison.error": self._error,
             "Tenancy.security": lambda *_: one("account", role="SECURITY"),
             "Tenancy.logging": lambda *_: one("account", role="LOGGING"),
             "Account.lastSequence": lambda row, _: row["last_seq"],

@@ -110,7 +110,7 @@ async def test_the_policies_that_reach_a_page_of_accounts_are_one_statement(ours
 
 
 async def test_what_has_drifted(ours: Side) -> None:
-    query = """{ tenancy { policiesCheckedAt policyDrift {
+    query = """{ tenancy { policiesCheckedAt policyComparison { error { code class } } policyDrift {
         kind foundAt detail mending awsTargetId name description document policy { name }
         target { __typename ... on Node { id } }
     } } }"""
@@ -118,6 +118,7 @@ async def test_what_has_drifted(ours: Side) -> None:
     tenancy = (await ours.ask(query))["tenancy"]
     assert len(ours.reader.statements) == before + 1
     assert tenancy["policiesCheckedAt"] == "2026-01-01T00:00:00+00:00"
+    assert tenancy["policyComparison"] == {"error": {"code": "AccessDeniedException", "class": "NEEDS_PERSON"}}
     drift = tenancy["policyDrift"]
     assert {(each["policy"]["name"], each["kind"], each["awsTargetId"]) for each in drift} == {
         (FIRST, "DETACHED", "ou-abcd-12345678"),

@@ -350,7 +350,11 @@ async def _drift(owner: Connection, side: Side) -> None:
             number % 2 == 0,
         )
     await owner.execute(
-        "INSERT INTO policy_comparison (id, tenancy_id, checked_at) VALUES ($1, $1, $2)", side.tenancy, START
+        "INSERT INTO policy_comparison (id, tenancy_id, checked_at, refused_at, error_code, error_message, error_class)"
+        " VALUES ($1, $1, $2, $2, 'AccessDeniedException', $3, 'NEEDS_PERSON')",
+        side.tenancy,
+        START,
+        HOSTILE[0],
     )
 
 

@@ -14,7 +14,7 @@ from server.database import minified, transaction
 from server.graphql.ids import encode
 from server.identity.models import Role
 from server.identity.service import create_token
-from server.leases import rest
+from server.leases import StageError, StageErrorClass, rest
 from server.policies import comparison, drift, requests, service
 from server.policies.drift import InAws, Judged
 from server.policies.models import Policy, PolicyComparison
@@ -60,6 +60,17 @@ async def compared(worker_engine: AsyncEngine, tenant: Tenant, policy_id: UUID, 
         return await drift.keep_reading(session, row, reading, in_aws)
 
 
+async def ended(worker_engine: AsyncEngine, tenant: Tenant, error: StageError | None = None) -> None:
+    """As a worker writes down the comparison that is due, from its beginning to its end."""
+    async with transaction(worker_engine) as session:
+        rows = select(PolicyComparison).where(PolicyComparison.tenancy_id == tenant.tenancy_id)
+        row = (await session.scalars(rows)).one()
+        assert await comparison.begin(session, row, None) is not None
+        if error is not None:
+            await comparison.keep_refused(session, row, error)
+        await comparison.finish(session, row, None)
+
+
 async def in_organization(owner: Owner, tenant: Tenant) -> None:
     root = f"r-{uuid4().hex[:8]}"
     await owner.execute("UPDATE tenancy SET aws_root_id = $2 WHERE id = $1", tenant.tenancy_id, root)
@@ -102,6 +113,30 @@ async def test_a_comparison_is_asked_for(ask: Ask, tenant: Tenant, owner: Owner,
     third = (await ask(CHECK, input={"ifOlderThanSeconds": 3600}))["checkPolicyDrift"]
     assert third["awaited"] == third["tenancy"]["policiesCheckedAt"]
     assert await owner.fetchval(hints, tenant.tenancy_id) == row["hint_number"] + 1
+
+
+async def test_what_aws_refuses_is_shown_and_is_no_comparison_to_rely_on(
+    ask: Ask, tenant: Tenant, owner: Owner, worker_engine: AsyncEngine
+) -> None:
+    show = "{ tenancy { policiesCheckedAt policyComparison { startedAt refusedAt error { code message class } } } }"
+    assert (await ask(show))["tenancy"] == {"policiesCheckedAt": None, "policyComparison": None}
+    await in_organization(owner, tenant)
+    first = (await ask(CHECK, input={}))["checkPolicyDrift"]["awaited"]
+    await ended(worker_engine, tenant, StageError("Denied", "Allow it.", StageErrorClass.NEEDS_PERSON))
+    tenancy = (await ask(show))["tenancy"]
+    assert tenancy["policiesCheckedAt"] >= first
+    assert tenancy["policyComparison"].pop("refusedAt") >= tenancy["policiesCheckedAt"]
+    assert tenancy["policyComparison"] == {
+        "startedAt": None,
+        "error": {"code": "Denied", "message": "Allow it.", "class": "NEEDS_PERSON"},
+    }
+    again = (await ask(CHECK, input={"ifOlderThanSeconds": 3600}))["checkPolicyDrift"]
+    assert again["awaited"] > tenancy["policiesCheckedAt"]
+    await ended(worker_engine, tenant)
+    tenancy = (await ask(show))["tenancy"]
+    assert tenancy["policyComparison"] == {"startedAt": None, "refusedAt": None, "error": None}
+    enough = (await ask(CHECK, input={"ifOlderThanSeconds": 3600}))["checkPolicyDrift"]
+    assert enough["awaited"] == tenancy["policiesCheckedAt"]
 
 
 async def test_mending_begins_a_rollout(ask: Ask, tenant: Tenant, owner: Owner, worker_engine: AsyncEngine) -> None:
