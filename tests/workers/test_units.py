@@ -21,7 +21,7 @@ from server.policies.requests import Target
 from server.tenancies.models import OrganizationTurn
 from tests.server.waiting import until
 from tests.workers.deaths import die_everywhere
-from tests.workers.proxies import Held, lose_answer, refuse
+from tests.workers.proxies import Fault, Held, lose_answer, lose_request, refuse
 from tests.workers.rollouts import Policies
 from tests.workers.test_worker import worker_process
 from tests.workers.world import World
@@ -160,6 +160,24 @@ async def test_a_unit_made_by_a_call_whose_answer_was_lost_is_renamed_or_deleted
     gone = await get(world, type_id)
     assert gone.state is AccountTypeState.DELETED
     assert gone.name not in await in_aws(world)
+
+
+@pytest.mark.parametrize("fault", [lose_answer, lose_request])
+async def test_a_name_given_by_a_call_whose_answer_was_lost_is_taken_back(
+    world: World, kind: UUID, fault: Fault
+) -> None:
+    before, name = await get(world, kind), f"Turned back from {uuid4().hex}"
+    await rename(world, kind, name)
+    world.proxy.fail(CALLS[1], fault)
+    assert await world.keep_unit(kind) == {CALLS[1]: 1}
+    await rename(world, kind, before.name)
+    assert await world.keep_unit(kind) == {}
+    await make_due(world, kind)
+    assert await world.keep_unit(kind) == {CALLS[1]: 1}
+    kept, there = await get(world, kind), await in_aws(world)
+    assert (kept.aws_name, kept.error_code, kept.next_attempt_at) == (before.name, None, None)
+    assert there[before.name] == before.organizational_unit_id
+    assert name not in there
 
 
 async def test_two_types_exchange_their_names(world: World) -> None:

@@ -88,7 +88,9 @@ async def _call(session: AsyncSession, account_type: AccountType, tenancy: Tenan
             account_type.aws_name = account_type.name
             await session.flush()
         return partial(calls.create, account_type, workloads)
-    if account_type.aws_name != account_type.name:
+    # A call whose answer was lost may have given it another name, from which somebody has turned back since.
+    is_name_known = account_type.called_at is None
+    if account_type.aws_name != account_type.name or not is_name_known:
         aside = f"{account_type.name} ({account_type.id.hex[-12:]})"
         # One of the tenancy has the name still, and may wait for that of this one: so this one makes room meanwhile.
         has_to_wait = account_type.error_code == NAME_TAKEN and account_type.aws_name != aside
