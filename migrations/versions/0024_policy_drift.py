@@ -20,6 +20,9 @@ TABLES = {"policy_comparison": "SELECT, INSERT, UPDATE", "policy_drift": "SELECT
 
 
 def upgrade() -> None:
+    # In the order in which who creates an account or attaches a policy locks them, before the foreign keys do.
+    op.execute("LOCK TABLE account_type IN EXCLUSIVE MODE")
+    op.execute("LOCK TABLE account, policy IN SHARE ROW EXCLUSIVE MODE")
     moment = sa.DateTime(timezone=True)
     zero = sa.text("0")
     op.create_table(

@@ -44,10 +44,11 @@ async def test_an_account_may_come_while_the_unit_of_its_type_is_written(world: 
 
 async def test_access_may_change_while_a_setup_writes_what_it_has_made(world: World) -> None:
     """Whoever grants has locked the account and then writes its rows, which the setup writes in an order of its own."""
-    type_id = await world.account_type("Noted")
-    account_id, setup_id = await world.request("Noted", type_id)
+    name = f"Noted {uuid4().hex[:6]}"
+    type_id = await world.account_type(name)
+    account_id, setup_id = await world.request(name, type_id)
     await world.complete(setup_id)
-    made = await group(world, "Noted")
+    made = await group(world, name)
     await change(world, type_id, Grant(made.id, AccessRole.READONLY))
     setup_id = await begin(world, account_id)
     async with world.holding(setup_id) as run:

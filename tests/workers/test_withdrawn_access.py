@@ -26,6 +26,8 @@ async def made(world: World) -> Group:
 
 async def admitted(world: World, made: Group, name: str) -> tuple[UUID, UUID]:
     """A type and an account of it that the group can administer."""
+    # Tests share a tenancy, and names are its own.
+    name = f"{name} {uuid4().hex[:6]}"
     type_id = await world.account_type(name)
     account_id, setup_id = await world.request(name, type_id)
     await world.complete(setup_id)
@@ -69,7 +71,7 @@ async def test_a_move_that_fails_has_taken_the_access_of_the_old_type(world: Wor
 
 async def test_a_role_that_may_do_less_loses_the_rest_before_a_move_that_fails(world: World, made: Group) -> None:
     _, account_id = await admitted(world, made, "Narrowed")
-    other = await world.account_type("Narrower")
+    other = await world.account_type(f"Narrower {made.slug}")
     await change(world, other, Grant(made.id, ADMIN, READ_ONLY))
     setup_id = await move(world, account_id, other)
     world.proxy.fail("MoveAccount", refuse("AccessDeniedException", 400))
@@ -86,7 +88,7 @@ async def test_a_rename_that_fails_does_not_lose_a_revocation(world: World, made
     type_id, account_id = await admitted(world, made, "Renamed")
     await change(world, type_id, revoke=(Revocation(made.id),))
     async with transaction(world.engine) as session:
-        await update_account(session, world.tenancy_id, account_id, name="Renamed, and revoked")
+        await update_account(session, world.tenancy_id, account_id, name=f"Renamed, revoked {uuid4().hex[:6]}")
     world.proxy.fail("GetAccountPasswordPolicy", refuse("AccessDenied", 403))
     assert (await world.run((await world.setup_of(account_id)).id)).status is SetupStatus.FAILED
     assert await roles(world, account_id) == {}
@@ -95,9 +97,10 @@ async def test_a_rename_that_fails_does_not_lose_a_revocation(world: World, made
 
 async def test_an_account_that_never_was_active_loses_access_and_may_become_active(world: World, made: Group) -> None:
     lacking = await group(world, "With a policy that the account lacks")
-    type_id = await world.account_type("Never active")
+    name = f"Never active {uuid4().hex[:6]}"
+    type_id = await world.account_type(name)
     await change(world, type_id, Grant(made.id, ADMIN), Grant(lacking.id, DEVELOPER, LACKING))
-    account_id, setup_id = await world.request("Never active", type_id)
+    account_id, setup_id = await world.request(name, type_id)
     while (await world.run(setup_id)).status is SetupStatus.WAITING:
         await world.make_due(setup_id)
     assert (await world.account(account_id)).status is AccountStatus.ERROR
