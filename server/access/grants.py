@@ -16,7 +16,7 @@ from sqlalchemy import and_, case, delete, exists, func, literal, or_, select, t
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.access.models import AccessCause, AccessGrant, AccessRole, AccessState, AccountAccess, Group
+from server.access.models import ACCOUNT, AccessCause, AccessGrant, AccessRole, AccessState, AccountAccess, Group
 from server.account_types.models import AccountType
 from server.account_types.service import MANAGEMENT, usable
 from server.accounts.governance import make_governance_due
@@ -34,8 +34,6 @@ POLICIES = {
     AccessRole.DEVELOPER: "job-function/SystemAdministrator",
     AccessRole.READONLY: "ReadOnlyAccess",
 }
-# What stands for the number of each account; a policy of one account could be attached in that account alone.
-ACCOUNT = "{account}"
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
 POLICY_ARN = re.compile(
     r"arn:(?P<partition>[a-z-]+):iam::(aws|\{account\}):policy/(?P<path>(?:[!-.0-z|~]+/)*)[\w+=,.@-]{1,128}", re.A

@@ -26,6 +26,8 @@ class AccessState(StrEnum):
     FAILED = "FAILED"
 
 
+# What stands for the number of each account; a policy of one account could be attached in that account alone.
+ACCOUNT = "{account}"
 # The stage that removes the roles which are REMOVING.
 WITHDRAWAL = "withdrawn_access"
 

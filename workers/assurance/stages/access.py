@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from sqlalchemy import and_, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.access.models import AccessState, AccountAccess, Group
+from server.access.models import ACCOUNT, AccessState, AccountAccess, Group
 from server.accounts.models import Account, AccountRole
 from server.leases import StageError, StageErrorClass
 from workers.assurance import roles
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # IAM User Guide, "Troubleshoot IAM": changes are not seen everywhere at once.
 NOT_SEEN = "IAM does not show a role that it has listed or made; Freehold tries again by itself."
-ACCOUNT = "{account}"
 # So many of the roles that AWS refuses are told by the setup; `account.access` tells of each.
 MOST_TOLD = 3
 GRANTED = (AccessState.PENDING, AccessState.ACTIVE, AccessState.FAILED)

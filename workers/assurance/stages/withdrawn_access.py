@@ -4,8 +4,7 @@ A setup may fail or wait at any later stage, and who has lost access is not to k
 gets another policy loses the one that it had here, and gets the other one last.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import and_, delete, select, tuple_, update
@@ -18,16 +17,13 @@ from workers.assurance.run import Run
 from workers.assurance.stage import Finding, Stage, finding
 from workers.assurance.stages.access import of_account, refusals, stop, wanted_roles, writing
 
-if TYPE_CHECKING:
-    from types_aiobotocore_iam import IAMClient
-
 
 async def check(run: Run) -> Sequence[Finding]:
     names = sorted(await _withdrawn(run))
     findings = [finding(not names, f"to be removed: {', '.join(names) or 'no role'}")]
     if changed := await _changed(run):
         async with run.member("iam") as iam:
-            for each in await _listed(iam, changed):
+            for each in _listed(changed, await roles.paths(iam)):
                 excess = sorted(await roles.excess(iam, each))
                 findings.append(finding(not excess, f"the role {each.name} loses {', '.join(excess) or 'nothing'}"))
     return findings
@@ -38,7 +34,7 @@ async def apply(run: Run) -> None:
     async with run.member("iam") as iam:
         paths = await roles.paths(iam)
         kept = await roles.delete(iam, sorted(withdrawn.keys() & paths.keys()))
-        for each in await _listed(iam, await _changed(run)):
+        for each in _listed(await _changed(run), paths):
             await roles.strip(iam, each.name, but=each.policy_arn)
     gone = [key for name, key in withdrawn.items() if name not in kept]
     refused = refusals(kept)
@@ -60,8 +56,7 @@ async def _changed(run: Run) -> list[Wanted]:
     return [] if run.kind in FIRST else await wanted_roles(run, AccessState.PENDING)
 
 
-async def _listed(iam: "IAMClient", wanted: Sequence[Wanted]) -> list[Wanted]:
-    paths = await roles.paths(iam)
+def _listed(wanted: Sequence[Wanted], paths: Collection[str]) -> list[Wanted]:
     return [each for each in wanted if each.name in paths]
 
 
